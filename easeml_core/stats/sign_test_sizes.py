@@ -27,10 +27,11 @@ MOST_EXAMPLES = 10**6
 _LOG_LEFT_OUT = -14.0
 # Where scipy's tail is smaller than this, the bound by a geometric series takes over.
 _UNDERFLOW = 1e-200
-# Shares q that a proof looks at: the bound; next to 1, as counts of undecided examples; below it, as parts of it.
+# Shares q that a proof looks at: the bound; next to 1, as counts of undecided examples; below it, as parts of it. Of
+# sets so small that few or no examples may be decided, any share can be the worst: so many, at equal distances.
 _UNDECIDED = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _PARTS = (0.95, 0.85, 0.7)
-_SMALLER_PARTS = (0.5, 0.35, 0.2, 0.1)
+_SHARES_OF_SMALL_SETS = 65
 
 
 class CriticalWins:
@@ -147,8 +148,9 @@ def sign_test_size(*, alternative: float, decided_bound: float, log_level: float
     )
 
     def miss(examples: int, *, proof: bool = False) -> float:
-        parts = () if not proof else _PARTS if proven_below <= examples else _PARTS + _SMALLER_PARTS
-        shares = _shares(examples, alternative, decided_bound, parts)
+        shares = _shares(examples, alternative, decided_bound, _PARTS if proof else ())
+        if proof and examples < proven_below:
+            shares += np.linspace(alternative, decided_bound, _SHARES_OF_SMALL_SETS).tolist()
         return max(
             log_sign_miss(examples, alternative=alternative, decided=q, critical=critical, log_miss=log_miss)
             for q in shares

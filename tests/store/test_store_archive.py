@@ -10,6 +10,8 @@ from easeml_core.entities import Executor, RequestKind
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError, StateError
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS, OWN_WORDS
 from easeml_core.store import archive
+from easeml_core.store.database import REFEREE_CHANNEL
+from easeml_core.store.listen import BlockingListener
 from easeml_core.store.rows import change
 from easeml_core.store.tables import decisions, leases, referee_claims, requests, studies, trials
 
@@ -58,6 +60,20 @@ def test_an_archived_study_ends_its_trials_and_returns_to_the_state_that_it_had(
         ("study restored", "it is over", None),
         ("study archived", "a typo", model),
     ]
+
+
+def test_the_referee_looks_at_what_waits_for_an_archived_study_at_once(
+    database: Any, make_rows: Callable[..., Any], ask: Ask
+) -> None:
+    study = make_rows()
+    ((number,),) = ask(
+        "INSERT INTO work.requests (request_key, kind, study_id) VALUES ('late', 'refresh', %s) RETURNING id",
+        study.study_id,
+    )
+    with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
+        assert turn(database.worker, study, "archive")
+        listener._connection.poll()
+        assert f"request:{number}" in {n.payload for n in listener._connection.notifies}
 
 
 def test_a_model_in_production_is_kept_unless_it_is_withdrawn_and_none_comes_into_production_of_an_archived_study(

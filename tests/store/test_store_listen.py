@@ -199,12 +199,16 @@ def test_a_killed_listener_comes_back_and_everybody_looks_again(board: Board, mo
     async def scene() -> None:
         waiters = [asyncio.ensure_future(board.wait(name)) for name in ("iris", "wine", "digits")]
         await board.reach(1, looks=3)
+        listener = Listener.of(board.database.worker.dsn)
         kill_listeners(board)
         await board.reach(1, looks=6)
         await asyncio.to_thread(board.put, "wine")
         assert await asyncio.wait_for(waiters[1], SOON) == 1
         for waiter in waiters:
             waiter.cancel()
+        await board.reach(0)
+        await listener.ensure_open()  # the page of a person keeps the object; this connection replaces none
+        listener._close()
 
     asyncio.run(scene())
     assert reopened == [1]  # what a triggerer counts; the first connection is none
@@ -280,18 +284,34 @@ def test_errors_of_the_look_pass_through_and_leave_nothing_open(board: Board) ->
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("failures", [1, 1100])
-def test_a_database_that_is_away_is_waited_for(board: Board, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
-    """1,100 failures take an hour and a half in life; the pause must not grow beyond what a float can hold."""
-    monkeypatch.setattr(listen, "_LONGEST_PAUSE_SECONDS", 0)
-
-    def look() -> int | None:
+def away_for(board: Board, failures: int) -> Callable[[], int]:
+    def look() -> int:
         board.looks += 1
         if board.looks > failures:
             return 5
         raise StoreUnavailableError
 
-    assert asyncio.run(asyncio.wait_for(board.wait("iris", look), 60)) == 5
+    return look
+
+
+@pytest.mark.parametrize("failures", [1, 1100])
+def test_a_database_that_is_away_is_waited_for(board: Board, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """1,100 failures take an hour and a half in life; the pause must not grow beyond what a float can hold."""
+    monkeypatch.setattr(listen, "_LONGEST_PAUSE_SECONDS", 0)
+    assert asyncio.run(asyncio.wait_for(board.wait("iris", away_for(board, failures)), 60)) == 5
+
+
+def test_pauses_grow_while_the_database_is_away(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses, sleep = list[float](), asyncio.sleep
+
+    async def at_once(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(listen.asyncio, "sleep", at_once)
+    assert asyncio.run(board.wait("iris", away_for(board, 5))) == 5
+    whole = [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert all(0.8 <= pause / one <= 1.2 for pause, one in zip(pauses, whole, strict=True)), pauses
 
 
 def test_an_address_where_nobody_listens_is_tried_again(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,9 @@ def test_a_test_over_the_limit_fails_the_run_and_the_time_is_printed_per_folder(
 def test_beside_other_work_a_test_over_the_limit_is_listed(run: Run) -> None:
     done = run("--slow-tests=list")
     done.assert_outcomes(passed=6)
-    done.stdout.fnmatch_lines(["*tests over the limit*", "*test_busy.py::test_works", "*::test_has_a_fixture_that_works"])
+    done.stdout.fnmatch_lines(
+        ["*tests over the limit*", "*test_busy.py::test_works", "*::test_has_a_fixture_that_works"]
+    )
 
 
 def test_every_listed_test_exists() -> None:

@@ -225,7 +225,7 @@ def _compared(tx: Connection, asked: Asked, test_set_id: int, allocation: Alloca
     names the former: that is public, and whether a model could be run on hidden data is not.
     """
     study_id = asked.study.id
-    new, standing = models.model_and_standing(tx, study_id, asked.request.model_id or 0)
+    new, standing = models.model_and_standing(tx, study_id, asked.request.of_model)
     last = ledger.last_judged(tx, test_set_id) if allocation.kind is Adaptivity.NONE else None
     if last is None:
         return _Compared(new, standing, standing)

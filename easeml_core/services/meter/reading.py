@@ -389,7 +389,7 @@ def _submission(tx: Connection, study: Study, request: Request, config: MeterCon
     team = request.arguments.get("team", 1)
     known = type(team) is int and 1 <= team <= config.teams
     require(known, "team", team, f"a whole number from 1 to {config.teams}, the teams that the set is planned for")
-    model, version = models.model_and_newest_data(tx, study.id, request.model_id or 0)
+    model, version = models.model_and_newest_data(tx, study.id, request.of_model)
     return Submission(request, model, version, team, study.hit)
 
 

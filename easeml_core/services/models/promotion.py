@@ -51,7 +51,7 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     """
     releases.hold_study(tx, study.id)  # production must not change before this commits
     gate_request_id = int(request.arguments["gate_request_id"])
-    model_id = request.model_id or 0
+    model_id = request.of_model
     verdict = releases.get_verdict(tx, gate_request_id)
     if verdict is None or (verdict.study_id, verdict.model_id) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
@@ -120,7 +120,7 @@ def roll_back(tx: Connection, request: Request, study: Study) -> str:
         StateError: The model was never in production, is there already, or production has changed since the request.
     """
     releases.hold_study(tx, study.id)
-    history, model_id = model_life.history(tx, study.id), request.model_id or 0
+    history, model_id = model_life.history(tx, study.id), request.of_model
     expected = request.arguments.get("standing")
     if history and expected not in (None, history[-1].id):
         message = (
@@ -181,7 +181,7 @@ def force(tx: Connection, request: Request, study: Study) -> str:
     """
     releases.hold_study(tx, study.id)
     who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
-    model_id = request.model_id or 0
+    model_id = request.of_model
     login = requests.filed_by(tx, request.id)
     if login.startswith(LOGIN_PREFIX):  # it can name any person by SQL
         who = f"{login}, which names {who}"[:LONGEST_WORDS]

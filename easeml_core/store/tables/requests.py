@@ -38,6 +38,12 @@ class Request:
     model_id: int | None
     arguments: JsonObject
 
+    @property
+    def of_model(self) -> int:
+        """The model, where the kind has one: all but ``seal`` and ``refresh`` (constraint requests_target_check)."""
+        assert self.model_id is not None
+        return self.model_id
+
 
 def filed_by(tx: Connection, request_id: int) -> str:
     """Return the role of the database that filed a request, which no role can choose."""

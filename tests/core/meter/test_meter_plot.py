@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from easeml_core.config import MeterConfig
-from easeml_core.display import save_figure
+from easeml_core.display import empty_figure, save_figure
 from easeml_core.meter.alternatives import alternatives_to, draw_meter_plan
-from easeml_core.meter.history import Submitted, draw_replay, replay_submissions
+from easeml_core.meter.history import Submitted, _draw_ranges, draw_replay, replay_submissions
 from easeml_core.meter.planner import plan_meter
 
 SETTINGS = {"ranges": (0.1, 0.3), "tolerance": 0.05, "reliability": 0.99, "steps": 8}
@@ -34,6 +34,12 @@ def test_a_replay_says_what_was_answered(tmp_path):
     path = tmp_path / "replay.png"
     save_figure(figure, path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_signals_are_counted_from_the_ranges_below_the_picture():
+    _, axes = empty_figure()
+    _draw_ranges(axes, (0.1, 0.3), 0.1, 0.5)
+    assert [text.get_text() for text in axes.texts] == ["signal 2", "signal 3"]
 
 
 def test_a_set_that_ends_says_why():

@@ -32,6 +32,12 @@ def test_a_history_of_any_form_gives_the_same_answers(tmp_path: Path) -> None:
     assert "alert at submission" in found[0]._repr_html_()
 
 
+def test_a_frame_of_a_plan_marks_the_method_that_was_asked_for() -> None:
+    frame = PLAN.to_frame()
+    assert frame["method"][frame["asked"]].tolist() == [PLAN.method]
+    assert sorted(frame["method"]) == sorted([PLAN.method, *(other.method for other in PLAN.alternatives)])
+
+
 def test_a_number_that_came_as_a_text_is_the_same_submission() -> None:
     rows = [ROWS[0] | {"submission": name} for name in (1, "1", " 1 ", np.int64(1))]
     again = easeml.meter.replay(PLAN, rows, examples=2000).report().readings

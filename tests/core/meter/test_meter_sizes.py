@@ -9,6 +9,8 @@ from scipy import stats
 
 from easeml_core.meter.meter import next_signal_probabilities
 from easeml_core.meter.planner import MeterPlan, plan_meter
+from easeml_core.meter.reading import interval_size
+from easeml_core.meter.tree_size import log_sides
 
 WIDE = {2: (0.5,), 3: (0.3, 0.6), 5: (0.2, 0.4, 0.6, 0.8)}
 """Boundaries per number of signals; all inner ranges at least two tolerances of 0.05 wide."""
@@ -87,6 +89,18 @@ def test_table_5_4(teams, labels):
 )
 def test_section_4_4_with_tolerances_by_the_worst_signal(tolerances, steps, labels):
     assert plan("nonuniform", steps=steps, tolerances=tolerances).labels == labels
+
+
+def test_exact_intervals_are_long_enough_at_every_tolerance():
+    """Of levels that need equally many examples by Hoeffding's inequality, exact intervals need different numbers."""
+    tolerances, rate = (0.02, 0.04, 0.05, 0.06, 0.08), 0.1
+    levels = log_sides(tolerances, 32, math.log(0.01), 2)
+    sizes = [
+        interval_size(tail="clopper-pearson", log_side=level, tolerance=tolerance, error_rate=rate, one_sided=False)
+        for level, tolerance in zip(levels, tolerances, strict=True)
+    ]
+    found = plan("nonuniform", steps=32, tolerances=tolerances, tail="clopper-pearson", error_rate=rate)
+    assert (found.labels, min(sizes) < max(sizes)) == (max(sizes), True)
 
 
 def test_section_4_7_with_guessed_histories():

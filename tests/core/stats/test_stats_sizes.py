@@ -216,6 +216,17 @@ def test_a_sign_test_size_keeps_its_word_for_every_share(mean, p):
     assert max(sign_miss(math.floor(found * 0.97) - 1, mean, q, level) for q in shares if q >= mean) > beta
 
 
+@pytest.mark.parametrize(
+    ("mean", "p", "level", "miss"),
+    [(0.8191145238814218, 1.0, -1.00895, -1.20858), (0.074053054657762, 0.5511777514486779, -0.71026, -0.64508)],
+)
+def test_a_sign_test_size_is_enlarged_until_every_share_is_proven(mean, p, level, miss):
+    """In the second case a share near the alternative, where no example may be decided, misses most often."""
+    found = sign_test_size(alternative=mean, decided_bound=p, log_level=level, log_miss=miss)
+    worst = [max(sign_miss(n, mean, q, math.exp(level)) for q in np.linspace(mean, p, 200)) for n in (found - 1, found)]
+    assert worst[1] <= math.exp(miss) < worst[0]
+
+
 @settings(deadline=None, max_examples=examples(25))
 @given(st.integers(1, 120), st.floats(0.05, 1.0), st.floats(0.05, 1.0), st.floats(1e-6, 0.3))
 def test_the_miss_of_a_sign_test(n, q, part, level):

@@ -176,6 +176,19 @@ def test_the_p_value_is_bentkus_bound_at_the_bound_on_the_moment_with_a_tenth_of
     assert found == pytest.approx(bound + alpha / 10, rel=2e-3)
 
 
+@pytest.mark.parametrize(("wins", "n", "p"), [(15, 50, 0.9), (2, 400, 0.5), (60, 100, 0.62), (1, 30, 0.4)])
+def test_the_lower_tail_of_a_sum_is_about_the_binomial_one(wins, n, p):
+    law, worth = np.array([1 - p, p]), np.array([0.0, 1.0])
+    found = weighted._log_lower_tail(wins - 0.5, n, law, worth)
+    assert found == pytest.approx(binom.logcdf(wins - 1, n, p), rel=0.04, abs=0.02)
+
+
+def test_the_lower_tail_is_certain_from_the_mean_upwards_and_impossible_below_every_value():
+    law, worth = np.array([0.4, 0.6]), np.array([-1.0, 1.0])
+    assert [weighted._log_lower_tail(total, 10, law, worth) for total in (2.0, 3.0, 10.0)] == [0.0] * 3
+    assert weighted._log_lower_tail(-10.0, 10, law, worth) == -math.inf
+
+
 def test_what_lies_beyond_the_counts_that_are_added_up_is_never_left_out():
     """A window that ends three counts behind the point: the series bounds the rest, by less than a fifth too much."""
     n, p, point = 400, 0.3, 150.0

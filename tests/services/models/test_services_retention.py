@@ -45,6 +45,8 @@ def test_all_but_the_best_and_what_evidence_needs_lose_their_files(lab: Any) -> 
     with pytest.raises(StateError, match=f"the file of model {worse} was removed: not among the best 1"):
         file_gate_request(lab.worker, study="full", model_id=worse, request_key="late")
     assert infer(lab.worker, lab.artifacts, study="full", inputs=[[0.0] * 30], model="best").labels
+    with lab.worker.begin() as tx:
+        assert model_life.removed_why(tx, lab.models["full"]["good"]) is None
 
 
 def test_a_model_about_which_a_request_is_being_filed_is_passed_over(lab: Any) -> None:

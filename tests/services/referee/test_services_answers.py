@@ -142,6 +142,17 @@ def test_until_its_time_nothing_of_a_verdict_can_be_seen(lab: Any) -> None:
     assert "has no live gate set" in found[3].message
 
 
+def test_answers_that_are_due_leave_without_a_pause_between_them(lab: Any) -> None:
+    asked = [file_gate(lab, m) for m in ("rare", "worse")]
+    decide_all(lab)
+    let_it_be_time(lab)
+    referee = Referee(lab.referee, lab.artifacts)
+    for number in asked:
+        assert answer_of(lab.worker, number) is None
+        assert referee._say_or_move()
+        assert answer_of(lab.worker, number) is not None
+
+
 def test_a_refusal_is_as_late_as_a_verdict(lab: Any) -> None:
     asked = file_gate(lab, "good", reliability=0.5)
     decide_all(lab)

@@ -78,6 +78,7 @@ def test_the_past_is_a_table_of_what_succeeded(database: Any) -> None:
     for i, k, quality, seconds in trials:
         assert (found.quality[i, k], found.cost[i, k]) == (quality, seconds)
     assert np.isnan(found.quality[1, 2])
+    assert found.cost[1, 2] == 1.0  # of no trial: a failed one is no result
 
 
 def test_new_data_take_the_place_of_the_old_ones_once_they_tell_as_much(database: Any) -> None:

@@ -431,6 +431,19 @@ def test_a_budget_that_is_gone_closes_a_study_for_one_answer(installation: Any, 
         trials.add_trial(tx, **new)
 
 
+@pytest.mark.parametrize(("budget", "counts"), [(1e6, 1), (None, 0)])
+def test_what_a_lost_worker_cost_is_loaded_where_a_budget_counts_it(
+    installation: Any, loads: list[int], budget: float | None, counts: int
+) -> None:
+    for study in {name for (name,) in installation.sql("SELECT name FROM work.studies")}:
+        set_study(installation.store, study=study, budget_seconds=budget)
+    live, given = warm(installation, loads)
+    installation.sql("UPDATE work.trials SET lost_seconds = lost_seconds + 5 WHERE id = :id", id=given[0].trial_id)
+    ask(installation, live)
+    assert len(loads) == counts
+    assert installation.agrees(live, 100)
+
+
 def test_a_deadline_comes_nearer_without_loading_anything(installation: Any, loads: list[int]) -> None:
     """Nothing that is predicted to outlast the deadline begins, although the memory is from before."""
     live, _ = warm(installation, loads)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sklearn.naive_bayes import GaussianNB
 
+from easeml_core.config import TrainingConfig
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.retry import retry_trial
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.trials import execution
+from easeml_core.services.trials import attempts, execution
 from easeml_core.services.trials.attempts import TimeLimit, run_function_trial, run_routed_trial
 from easeml_core.services.trials.execution import cancel_trial, claim, trial_state
 from easeml_core.store.artifacts.local import ArtifactStore
@@ -148,6 +151,14 @@ def test_a_person_s_cancel_holds_when_the_time_is_over(
 
     monkeypatch.setattr(execution, "run_job", train)
     assert run() == "CANCELLED"
+
+
+def test_a_function_is_looked_after_once_a_second_whatever_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "LOOK_SECONDS", 0.01)
+    looked = threading.Event()
+    lease: Any = SimpleNamespace(config=TrainingConfig(lease_seconds=3600.0), should_stop=looked.set)
+    with attempts._heartbeat(lease):
+        assert looked.wait(60)  # a quarter of the lease is fifteen minutes
 
 
 def test_time_that_is_over_takes_no_trial_from_another_worker(

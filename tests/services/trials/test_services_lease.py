@@ -285,6 +285,14 @@ def test_a_checkpoint_that_was_not_recorded_is_reported_with_the_next_heartbeat(
     assert store.saved == [FIRST, None]
 
 
+def test_seconds_of_a_checkpoint_are_charged_as_those_of_its_device(store: Store, monkeypatch: Any) -> None:
+    held, started = lease(store), list[Any]()
+    held.trial.device = "gpu:4"
+    monkeypatch.setattr(CheckpointUpload, "start", lambda _, *given: started.append(given))
+    held.keep(ArtifactStore("unused"), "file", 2.5, 0.5)  # type: ignore[arg-type]
+    assert started == [("file", 10.0, 0.5)]
+
+
 def test_the_same_checkpoint_kept_twice_stays(store: Store) -> None:
     held = lease(store)
     held._upload = upload = Uploaded(FIRST, FIRST)  # type: ignore[assignment]
@@ -342,6 +350,8 @@ def test_the_limit_is_what_the_study_allows_or_what_is_reserved() -> None:
         ({"step": 2, "of": 1, "quality": 0.5}, (2, None, 0.5, None)),
         ({"step": 2, "quality": 10**400, "loss": 3}, (2, None, None, 3.0)),
         ({"step": 2, "quality": 1.5}, None),
+        ({"step": 2, "loss": 2**63 - 1}, (2, None, None, 2.0**63)),
+        ({"step": 2, "loss": 2**63}, None),
     ],
 )
 def test_progress_of_a_training_is_a_point_only_where_it_is_one(news: dict[str, Any], point: Any) -> None:

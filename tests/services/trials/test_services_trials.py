@@ -26,6 +26,8 @@ from easeml_core.services.trials.execution import (
     trial_state,
 )
 from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.database import CHANNEL
+from easeml_core.store.listen import BlockingListener
 from easeml_core.store.rows import unpack
 from easeml_core.training.job import TrainingResult
 
@@ -78,7 +80,11 @@ def result(lab: Any, folder: Path, **changes: Any) -> TrainingResult:
 
 def test_a_trial_is_trained_for_real_and_recorded(lab: Any) -> None:
     trial_id, lines = trial_of(lab, "decision_tree"), list[str]()
-    report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
+    with BlockingListener(lab.worker.dsn, CHANNEL) as listener:
+        report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
+        listener._connection.poll()
+        told = {n.payload for n in listener._connection.notifies}
+    assert {f"trial:{trial_id}", "study:full"} <= told  # who waits for the trial, and for a model of the study
     assert report == trial_state(lab.worker, trial_id=trial_id) == finished_trial(lab.worker, trial_id=trial_id)
     assert (report.state, report.study, report.candidate) == ("SUCCEEDED", "full", "decision_tree")
     assert report.failure is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import stat
 import struct
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +215,21 @@ def test_a_link_that_comes_and_goes_leads_nobody_astray(store: ArtifactStore) ->
         os.waitpid(swapping, 0)
 
 
+def test_a_large_file_is_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, sizes = b"abcdefghij", list[int]()
+    (tmp_path / "ten").write_bytes(content)
+    monkeypatch.setattr(local, "_PIECE", 4)
+
+    class Watched(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            sizes.append(size or 0)
+            return super().read(size)
+
+    with Watched(io.FileIO(tmp_path / "ten")) as file:
+        assert local._sha256(file) == hashlib.sha256(content).hexdigest()
+    assert sizes == [4, 4, 2, 1]
+
+
 def test_a_file_that_grows_while_it_is_read_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner makes it longer at each read; it is read to the length that it had, and was changed."""
     (tmp_path / "abc").write_bytes(b"abc")
@@ -242,7 +259,9 @@ def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactS
     place = garden.root / SHARD / DIGEST
 
     def work() -> bytes:
+        began = time.monotonic()
         with garden.staged(ABC) as data:
+            assert 0 <= data.seconds <= time.monotonic() - began
             os.unlink(place)
             os.symlink("/etc/passwd", place)
             return data.path.read_bytes()

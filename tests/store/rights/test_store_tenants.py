@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from easeml_core.entities import Executor
 from easeml_core.services.selection.retry import retry_all
+from easeml_core.services.trials.lease import claim
 from easeml_core.store import archive, callers, logins
 from easeml_core.store.database import Store
 from easeml_core.store.grants import KINDS
@@ -546,6 +547,12 @@ def test_the_next_attempt_makes_the_token_worthless(doors: Doors, database: Any,
         with doors.tenant.begin() as tx:
             leases.show(tx, token)
             assert [sql for sql in REPORTS if change(tx, sql) > 0] == []
+
+
+def test_a_trial_that_ends_when_a_login_claims_it_is_worked_on_by_nobody(doors: Doors, ask: Ask) -> None:
+    ask("UPDATE work.trials SET cancel_requested = true WHERE id = %s", doors.own_trial)
+    assert claim(doors.tenant, trial_id=doors.own_trial, request_key="w") is None
+    assert ask("SELECT state, attempt FROM work.trials WHERE id = %s", doors.own_trial) == [("CANCELLED", 0)]
 
 
 def test_a_lease_is_no_longer_than_the_study_says_and_the_key_stays(doors: Doors, ask: Ask) -> None:
