@@ -46,7 +46,8 @@ def test_all_but_the_best_and_what_evidence_needs_lose_their_files(lab: Any) -> 
         file_gate_request(lab.worker, study="full", model_id=worse, request_key="late")
     assert infer(lab.worker, lab.artifacts, study="full", inputs=[[0.0] * 30], model="best").labels
     with lab.worker.begin() as tx:
-        assert model_life.removed_why(tx, lab.models["full"]["good"]) is None
+        why = {model: model_life.removed_why(tx, model) for model in (worse, lab.models["full"]["good"], 10**9)}
+    assert [model for model in why if why[model] is not None] == [worse]
 
 
 def test_a_model_about_which_a_request_is_being_filed_is_passed_over(lab: Any) -> None:
