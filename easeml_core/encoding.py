@@ -104,18 +104,6 @@ def from_json(value: Any, kind: type[T]) -> T:
     return found
 
 
-def schema_of(kind: type) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a dataclass, as ``to_json`` writes it.
-
-    Raises:
-        TypeError: If ``kind`` is no dataclass, or a field's type has no JSON form.
-    """
-    if not is_dataclass(kind):
-        message = f"only dataclasses have a schema, not {kind!r}"
-        raise TypeError(message)
-    return msgspec.json.schema(kind, schema_hook=_schema_of_other)
-
-
 def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
     """Return the JSON Schema of each type, as ``to_json`` writes it, and the definitions that they share.
 

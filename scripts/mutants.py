@@ -69,7 +69,7 @@ NAMED = (
 )
 """Survivors of an earlier run: area, end of the scope, operator, text on the line."""
 
-KILLED = ("killed", "timeout")
+KILLED, ENDED = ("killed", "timeout"), "ended"
 FAST, JOURNEYS = "not nightly and not journey", "journey and not nightly"
 
 
@@ -81,7 +81,8 @@ class Result:
         id: Of the change.
         area: Where it lies.
         kind: Its operator.
-        outcome: ``killed`` by a failing test, ``timeout``, ``survived``, or ``unreached``: no test runs the lines.
+        outcome: ``killed`` by a failing test, ``timeout``, ``survived``, ``unreached``: no test runs the lines, or
+            ``ended``: a signal ended pytest, which tells nothing; the next run tries it again.
         by: The test that failed, or the end of pytest's output.
         tests: How many tests were chosen.
         left_out: How many more run the lines and were not chosen, for lack of time.
@@ -217,6 +218,8 @@ class Bench:
             return "survived", ""
         if process.returncode == 5:
             return "unreached", ""
+        if -process.returncode in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            return ENDED, f"by signal {-process.returncode}"
         lines = [line for line in shown.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return "killed", (lines or shown.splitlines()[-1:] or [""])[0][:300]
 
@@ -360,7 +363,7 @@ def run(
         drawn = draw(tree, count, seed, only)
         for area, mutation in drawn:
             before = done.get(mutation.id)
-            if before is not None and (before.outcome in KILLED or not journeys):
+            if before is not None and before.outcome != ENDED and (before.outcome in KILLED or not journeys):
                 continue
             done[mutation.id] = place.try_out(area, mutation, journeys=journeys)
             with path.open("a", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ the new version: it is not trained again, and evaluated only on request (``remea
 A result is what a trial's task has stated. The referee measures what reaches production; of the others it measures each
 with a small probability, after it has ended (``check_next``). Which ones follows from a secret of the installation and
 the trial's number, so no tenant can tell them beforehand, and a restart chooses the same. The chosen ones are
-independent: of ``m`` false results at least one is found with probability ``1 - (1 - share)^m`` (``chance_to_find``).
+independent: of ``m`` false results at least one is found with probability ``1 - (1 - share)^m``.
 
 Nothing sealed takes part in either.
 """
@@ -341,16 +341,6 @@ def is_chosen(key: bytes, trial_id: int, share: float) -> bool:
     """
     digest = hmac.digest(key, str(trial_id).encode(), "sha256")
     return int.from_bytes(digest[:8], "big") < share * _STEPS
-
-
-def chance_to_find(false_results: int, share: float) -> float:
-    """Probability that at least one of so many false results is measured.
-
-    Example:
-        >>> round(chance_to_find(1, 0.02), 4), round(chance_to_find(114, 0.02), 4)
-        (0.02, 0.9001)
-    """
-    return 1.0 - (1.0 - share) ** false_results
 
 
 def sampled(key: bytes, trials: Iterable[int], share: float) -> int | None:

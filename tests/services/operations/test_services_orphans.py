@@ -99,7 +99,11 @@ def test_what_no_row_names_is_removed_and_nothing_else(trained: ArtifactStore, d
         pass
     assert files(root) == needed | kept
     assert [folder.exists() for folder in folders] == [False, False, True, True]
-    assert sweep_files(database.worker, trained, days=1).removed == 1  # the young one
+    lay(root, "tenants/lab", content="found a day later")
+    while idle_work.work():
+        pass
+    assert files(root) > needed | kept
+    assert sweep_files(database.worker, trained, days=1).removed == 2  # the young one, too
     (trial,) = suggest_trials(database.worker, count=1, request_key="k2").trials
     assert run_trial(database.worker, trained, trial_id=trial.trial_id, request_key="w2").state == "SUCCEEDED"
 
