@@ -299,6 +299,7 @@ def test_methods_keep_their_order_of_price(steps, m):
         ({"method": "automaton"}, "automaton must be a table of states"),
         ({"method": "automaton", "automaton": (((1, 0), (2, 0)),)}, "rows of 3 arrows"),
         ({"method": "automaton", "automaton": (((1, 0), (2, 5), (3, 0)),)}, "pairs of an answer 1..3 and a state"),
+        ({"method": "automaton", "automaton": (((1, 0), (2, -1), (3, 0)),)}, "pairs of an answer 1..3 and a state"),
         ({"method": "automaton", "automaton": (((2, 0), (1, 0), (3, 0)),)}, "answers never below, or never above"),
         ({"method": "automaton", "automaton": (((1, 0), (1, None), (3, 0)),)}, "lead to the same state"),
         ({"method": "automaton", "automaton": (((1, 0), (2, 0)), ((1, 0), (2, 0), (3, 0)))}, "rows of the same length"),

@@ -134,6 +134,17 @@ def test_a_second_moment_outside_of_its_range_is_refused(p):
         bennett_sample_size(tolerance=0.1, log_level=-1, second_moment=p)
 
 
+@pytest.mark.parametrize("size", [bennett_sample_size, bennett_disagreement_labels])
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"tolerance": 0.0}, "tolerance"), ({"tolerance": math.inf}, "tolerance"), ({"log_level": 0.0}, "log_level"),
+     ({"log_level": -math.inf}, "log_level")],
+)  # fmt: skip
+def test_other_arguments_outside_of_their_ranges_are_refused(size, change, field):
+    with pytest.raises(ConfigError, match=f"{field} must be"):
+        size(**{"tolerance": 0.1, "log_level": -1.0, "second_moment": 0.5} | change)
+
+
 def test_a_negative_ratio_is_refused():
     with pytest.raises(ConfigError, match="ratio must be >= 0"):
         bennett_h(-0.1)

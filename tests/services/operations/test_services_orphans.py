@@ -7,20 +7,23 @@ import hashlib
 import os
 import time
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from easeml_core.errors import ConfigError, StateError
 from easeml_core.remote.cache import FileCache
+from easeml_core.remote.object_stores import Unfinished
 from easeml_core.services.operations import tenant_files
 from easeml_core.services.operations.tenant_files import sweep_files
 from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
+from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.artifacts.remote import RemoteArtifactStore
+from easeml_core.store.artifacts.remote import TRASH, RemoteArtifactStore, artifact_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +121,26 @@ def _trials(database: Any) -> tuple[int, int]:
     """A trial that has ended, and one that has not."""
     (waiting,) = suggest_trials(database.worker, count=1, request_key="k2").trials
     return waiting.trial_id - 1, waiting.trial_id
+
+
+def test_in_a_bucket_trash_and_begun_uploads_have_a_day_to_be_asked_for(
+    trained: ArtifactStore, database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache", limit_mb=1))
+    assert isinstance(bucket, RemoteArtifactStore)
+    now, days = time.time(), 86_400.0
+
+    def put_aside(number: int, age_in_days: float) -> orphans.StoredFile:
+        digest = f"{number:064x}"
+        return orphans.StoredFile(PurePosixPath(TRASH, digest[:2], digest), None, 1, now - age_in_days * days)
+
+    fresh, old = put_aside(1, 0.5), put_aside(2, 1.5)
+    uploads = [Unfinished("models/easeml/x", name, now - age * days) for name, age in (("new", 0.5), ("old", 1.5))]
+    monkeypatch.setattr(orphans, "stored_files", lambda _: [fresh, old])
+    monkeypatch.setattr(orphans, "uploads_of", lambda _: uploads)
+    found = orphans.find_in_bucket(database.worker, bucket, older_than=0.0)
+    assert (found.trashed, [one.upload_id for one in found.uploads]) == ([old], ["old"])
+    assert orphans.find_in_bucket(database.worker, bucket, older_than=2 * days).uploads == []
 
 
 def test_a_file_that_is_stored_again_stays_until_its_row_is_there(

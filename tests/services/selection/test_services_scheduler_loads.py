@@ -441,6 +441,9 @@ def test_what_a_lost_worker_cost_is_loaded_where_a_budget_counts_it(
     installation.sql("UPDATE work.trials SET lost_seconds = lost_seconds + 5 WHERE id = :id", id=given[0].trial_id)
     ask(installation, live)
     assert len(loads) == counts
+    assert live._memory is not None
+    (lost,) = installation.sql("SELECT lost_seconds FROM work.trials WHERE id = :id", id=given[0].trial_id)[0]
+    assert live._memory.open[given[0].trial_id].lost_seconds == lost
     assert installation.agrees(live, 100)
 
 

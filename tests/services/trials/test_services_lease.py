@@ -340,6 +340,16 @@ def test_the_limit_is_what_the_study_allows_or_what_is_reserved() -> None:
     assert not lease(None, config=config, reserved_seconds=math.inf).is_cut_short
 
 
+def test_on_four_devices_a_second_takes_four_of_what_is_reserved_and_was_saved() -> None:
+    config = TrainingConfig(time_limit_seconds=100.0)
+    held = lease(None, config=config, checkpoint=FIRST)  # 10 seconds of devices are in it
+    held.trial.device = "gpu:4"
+    assert (held.time_limit_seconds, held.cost_seconds(5.0)) == (97.5, 30.0)
+    for reserved, limit in ((396.0, 97.5), (392.0, 97.0), (200.0, 49.0)):  # a second is for the end of the trial
+        held.reserved_seconds = reserved
+        assert (held.time_limit_seconds, held.is_cut_short) == (limit, limit < 97.5)
+
+
 @pytest.mark.parametrize(
     ("news", "point"),
     [

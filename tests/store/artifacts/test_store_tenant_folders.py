@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -336,6 +337,18 @@ def test_a_folder_that_gets_its_name_meanwhile_is_given_too(store: ArtifactStore
     give_folder(store, "homes", group=str(GROUPS["homes"]))
     given = (store.root / "tenants/homes/cd").stat()
     assert (stat.S_IMODE(given.st_mode), given.st_gid) == (0o2770, GROUPS["homes"])
+
+
+@as_root
+def test_rights_that_the_file_system_refuses_are_an_error(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")  # as a share that maps root to nobody
+
+    monkeypatch.setattr(tenant_folders, "_own", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot be set: .*Operation not permitted; run it again"):
+        give_folder(store, "homes", group=str(GROUPS["homes"]))
 
 
 @as_root
