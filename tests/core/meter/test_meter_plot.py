@@ -66,3 +66,12 @@ def test_a_plan_names_every_method():
     assert reported(figure).startswith(f"path-adaptive needs {found.labels:,} labelled examples for 8 submissions")
     assert "boundaries 0.1, 0.3; tolerance 0.05, reliability 0.99" in figure.get_supxlabel()
     assert axes.get_xlabel() == "labelled examples of the sealed set"
+
+
+def test_a_plan_names_the_method_that_needs_the_fewest_labels():
+    found = plan_meter(**SETTINGS, method="full")
+    others = alternatives_to(MeterConfig(**SETTINGS, method="full"))
+    least = min(others, key=lambda plan: plan.labels)
+    assert least.labels < found.labels
+    told = reported(draw_meter_plan(found, others, SETTINGS))
+    assert told.endswith(f"; the fewest are {least.labels:,} by {least.method}, on other terms")

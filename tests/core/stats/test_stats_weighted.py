@@ -135,6 +135,12 @@ def test_the_judge_has_the_planned_power_at_the_widest_law(bound, tested):
     assert 0.83 < share < 0.97  # five standard errors of 500 draws at .9
 
 
+def test_where_no_law_has_the_mean_it_is_the_law_of_the_largest():
+    values = np.array(VALUES[:4])
+    law = widest_law(values, mean=2.0, differing=(1, 2), disagreement_bound=0.1)
+    assert law.tolist() == [0.0, 0.1, 0.0, 0.9]
+
+
 def test_the_bound_on_the_second_moment_holds_and_is_capped():
     values, rng = np.array(VALUES), np.random.default_rng(8)
     law = np.array([0.8, 0.11, 0.01, 0.08, 0.0])

@@ -15,6 +15,7 @@ from easeml_core.remote import object_stores
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.files import Progress
 from easeml_core.remote.object_stores import ObjectFile
+from easeml_core.store.artifacts import remote as remote_module
 from easeml_core.store.artifacts.local import MOVED, ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store, is_of_store
 
@@ -195,6 +196,19 @@ def test_a_missing_file_and_a_hostile_reference(remote: Any) -> None:
     for reference in ("sha256:../../etc/passwd", "", ABC[:-1], ABC + "\n"):
         with pytest.raises(ArtifactError, match="must be sha256:<64 hex digits>"):
             remote.path(reference)
+
+
+def test_a_file_that_is_removed_while_it_is_verified_is_missing(
+    remote: Any, file: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = remote.put(file())
+    assert remote.fault_of(reference) is None
+
+    def gone(_: ObjectFile) -> str:
+        raise FileNotFoundError(KEY)
+
+    monkeypatch.setattr(remote_module, "sha256_of", gone)
+    assert remote.fault_of(reference) == "it is missing"
 
 
 def test_a_path_that_was_handed_out_stays_until_the_store_is_closed(remote: Any, other: Any, file: Any) -> None:
