@@ -69,7 +69,12 @@ def test_the_worker_sees_places_and_the_referees_life_and_a_decision_changes_nei
     assert [place and place.ahead for place in places] == [1, 2, 3, 0]  # the short one comes first
     lab.end_leases()
     assert life_text(lab.worker).startswith("no referee runs since ")
+    alone = Referee(lab.referee, lab.artifacts)
     referee = Referee(lab.referee, lab.artifacts, workers=3, timetable=Timetable(delay_seconds=3600.0))
+    assert (referee._runs._places, referee._judgements._places) == (
+        3 * alone._runs._places,
+        3 * alone._judgements._places,
+    )
     with referee._lease.kept():
         while referee.answer_one() is not None:
             pass

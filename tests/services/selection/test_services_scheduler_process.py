@@ -284,12 +284,16 @@ def test_schedulers_are_kept_for_what_is_asked_again(installation: Any, loads: l
     assert loads[3 + room.KEPT_OF_LOGIN + 2 :] == []
 
 
-def test_too_many_offers_are_refused(installation: Any) -> None:
-    number = file(
-        installation, "key", studies=[f"s{n}" for n in range(1000)], functions={f"f{n}": None for n in range(51)}
+def test_too_many_offers_are_refused(installation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_OFFERS", 4)
+    most, more = (
+        file(installation, f"key-{n}", studies=["h-1", "h-2"], functions={f"f{i}": None for i in range(n)})
+        for n in (2, 3)
     )
-    assert SchedulerProcess(installation.owner).decide_open() == 1
-    assert "fewer studies" in str(found(installation, number).refusal)
+    process = SchedulerProcess(installation.owner)
+    assert [process.decide_open(), process.decide_open()] == [1, 1]  # one of a login at a time
+    assert found(installation, most).refusal is None
+    assert "fewer studies" in str(found(installation, more).refusal)
 
 
 def test_the_database_says_who_decides(installation: Any) -> None:
