@@ -344,7 +344,7 @@ def test_rights_that_the_file_system_refuses_are_an_error(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")  # as a share that maps root to nobody
+        raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(tenant_folders, "_own", refuse)
     with pytest.raises(ArtifactError, match=r"cannot be set: .*Operation not permitted; run it again"):
