@@ -55,6 +55,7 @@ AREAS = {
         "easeml_core/services/trials/attempts.py",
         "easeml_core/services/referee/*.py",
         "easeml_core/store/tables/requests.py",
+        "easeml_core/store/tables/referee_claims.py",
     ),
 }
 """Each area has the same share of the changes; a file of two areas belongs to the later one."""

@@ -407,9 +407,9 @@ def child_of() -> Callable[[subprocess.Popen[str], str], psutil.Process | None]:
     """Find the child of a process that runs this module of ours, once it is there."""
 
     def find(process: subprocess.Popen[str], module: str = "easeml_core.training.child") -> psutil.Process | None:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            assert process.poll() is None, process.communicate()[1]
-            for child in psutil.Process(process.pid).children(recursive=True):
+        assert process.poll() is None, process.communicate()[1]
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # another one has ended meanwhile
                 if module in child.cmdline():
                     return child
         return None

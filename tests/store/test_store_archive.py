@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import heard
 
 from easeml_core.entities import Executor, RequestKind
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError, StateError
@@ -72,8 +73,7 @@ def test_the_referee_looks_at_what_waits_for_an_archived_study_at_once(
     )
     with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         assert turn(database.worker, study, "archive")
-        listener._connection.poll()
-        assert f"request:{number}" in {n.payload for n in listener._connection.notifies}
+        assert heard(listener, f"request:{number}")
 
 
 def test_a_model_in_production_is_kept_unless_it_is_withdrawn_and_none_comes_into_production_of_an_archived_study(
@@ -210,7 +210,7 @@ def test_what_evidence_rests_on_or_the_referee_works_on_is_not_deleted(
     study = named(registered(database))
     with database.referee.begin() as tx:
         assert referee_claims.take(
-            tx, requests.claim_request(tx) or 0, referee_claims.add_referee(tx, lease_seconds=60)
+            tx, referee_claims.claim_request(tx) or 0, referee_claims.add_referee(tx, lease_seconds=60)
         )
     with pytest.raises(StateError, match="the referee works on study flwoers right now"):
         turn(database.worker, study, "delete")
@@ -225,7 +225,7 @@ def test_a_refusal_that_is_counted_cannot_be_deleted_before_its_count_ends(datab
     """Else a tenant deletes its refusals, and asks as often as it likes which rows others have."""
     study_id = registered(database)
     with database.referee.begin() as tx:
-        asked = requests.claim_request(tx)
+        asked = referee_claims.claim_request(tx)
         assert asked is not None
         requests.refuse_sealing(tx, asked)
         requests.add_answer(tx, asked, refused=True, message=f"source 'csv:flwoers.csv': {words}; register it again")
@@ -243,7 +243,7 @@ def test_a_study_whose_data_were_refused_while_it_was_archived_is_restored_as_re
     study_id = registered(database)
     turn(database.worker, named(study_id), "archive")
     with database.referee.begin() as tx:
-        asked = requests.claim_request(tx)
+        asked = referee_claims.claim_request(tx)
         assert asked is not None
         assert not requests.refuse_sealing(tx, asked)
         requests.add_answer(tx, asked, refused=True, message="study 'flwoers' is archived")

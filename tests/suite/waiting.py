@@ -1,8 +1,10 @@
-"""Waiting for what a coroutine of the product is about to do, in place of a pause that is long enough."""
+"""Waiting for what the product is about to do or to send, in place of a pause that is long enough."""
 
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 
 from easeml_core.store import listen
 
@@ -27,3 +29,13 @@ def _all_wait() -> bool:
     listeners = listen._listeners.get(asyncio.get_running_loop(), {}).values()
     events = [event for listener in listeners for events in listener._waiters.values() for event in events]
     return bool(events) and all(event._waiters for event in events)
+
+
+def heard(listener: listen.BlockingListener, *topics: str) -> bool:
+    """Return whether all of these topics are notified: a message arrives a moment after its transaction has ended."""
+    connection, deadline = listener._connection, time.monotonic() + LONGEST_SECONDS
+    while not {*topics} <= {each.payload for each in connection.notifies}:
+        if not select.select([connection], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return False
+        connection.poll()
+    return True

@@ -4,9 +4,8 @@ Which referee works on a request is in the database (``store/tables/referee_clai
 until the request is decided, waits for something, or the referee's lease has ended. The lease of a referee's process is
 extended at a fixed interval, whatever the process works on: its claims are valid while it lives, and others take them
 when it does not. A request is passed over after a lock conflict, while its data are fetched or its models run, and
-until its decision may be written; ``_CLAIM`` in ``store/tables/requests.py`` has the order of the others. This state is
-in memory; a referee that is killed leaves every request as it was, except for the attempts that are recorded in the
-database (ADR 0025).
+until its decision may be written; ``_CLAIM`` there has the order of the others. This state is in memory; a referee that
+is killed leaves every request as it was, except for the attempts that are recorded in the database (ADR 0025).
 """
 
 from __future__ import annotations
@@ -187,12 +186,12 @@ class Claims:
         """Return the next request, locked until the transaction ends; None when there is none.
 
         Another referee may have decided it in this moment: ``begin`` looks again. State of requests that another
-        referee has decided is dropped. The other arguments are those of ``requests.claim_request``.
+        referee has decided is dropped. The other arguments are those of ``referee_claims.claim_request``.
         """
         with self._guard:  # first: what a thread hands over is under way before the thread lets it go
             busy = set(self._busy)
         skip = {*busy, *self.standing_aside(), *self._underway.passed_over()}
-        claimed = requests.claim_request(
+        claimed = referee_claims.claim_request(
             tx, skip=sorted(skip), kinds=kinds, referee=self._lease.number(), first=first, alone=alone
         )
         with self._guard:

@@ -29,7 +29,7 @@ from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answers import Answer, Asked, Waiting
 from easeml_core.store.artifacts.disk import require_room
 from easeml_core.store.database import savepoint
-from easeml_core.store.tables import labels, outbox, releases, requests
+from easeml_core.store.tables import labels, outbox, referee_claims, releases, requests
 from easeml_core.store.tables.outbox import Held
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ MAX_ATTEMPTS = 5
 TIMED = (RequestKind.GATE, RequestKind.METER)
 """Requests whose answers leave at fixed times: those that depend on sealed data."""
 
-WITHOUT_MODELS = tuple(kind for kind in requests.SHORT if kind not in MOVES)
+WITHOUT_MODELS = tuple(kind for kind in referee_claims.SHORT if kind not in MOVES)
 """Requests for which no model runs, decided by another thread than moves of production."""
 
 RUNS = (*WITHOUT_MODELS, *TIMED)

@@ -14,7 +14,7 @@ from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_t
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
-from easeml_core.store.tables.referee_claims import HELD_BY_OTHERS, UNDECIDED
+from easeml_core.store.tables.referee_claims import UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,103 +236,6 @@ def seal_request_of(tx: Connection, study_id: int) -> int:
     """Id of the request that asked to seal the study's data."""
     query = "SELECT id FROM work.requests WHERE study_id = :id AND kind = 'seal' ORDER BY id LIMIT 1"
     return int(scalar(tx, query, id=study_id))
-
-
-SHORT = tuple(kind for kind in RequestKind if kind not in (RequestKind.GATE, RequestKind.METER))
-"""Requests for which no model runs: each takes a second or so."""
-
-AGED_SECONDS = 600.0
-"""After this time a request that runs models comes no later than the short ones."""
-
-# Verdicts of a study come in the order of their requests, and so do readings: a request that waits for labels keeps its
-# place before later ones, otherwise the speed of labeling would decide what is compared with what. Gate and meter
-# requests on a shared set form one order, since its steps follow each other. A set whose last answer is decided but not
-# published must not reveal it by refusing the next request. What costs a look at other tables is asked of one request
-# after the other, in their order, until one may be decided: there can be ten thousands of them.
-# Short requests come first, for a time, so that none waits for the models of a hundred others. Among the rest the
-# tenant with the fewest requests at work comes first, then the one whose turn was longest ago.
-_CLAIM = f"""
-WITH undecided AS MATERIALIZED (
-  SELECT r.id, r.kind, r.study_id,
-    r.kind <> ALL (CAST(:short AS text[]))
-      AND r.requested_at > clock_timestamp() - make_interval(secs => :aged) AS is_long,
-    min(r.id) OVER (PARTITION BY r.study_id, r.kind) AS first_of_kind,
-    min(r.id) FILTER (WHERE r.kind IN ('gate', 'meter')) OVER (PARTITION BY r.study_id) AS first_of_both
-  FROM work.requests r WHERE {UNDECIDED}),
-ending AS MATERIALIZED (
-  SELECT e.kind, e.study_id, EXISTS (SELECT FROM work.test_sets t
-    WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
-  FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
-  WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL),
-shared AS MATERIALIZED (SELECT t.study_id FROM work.test_sets t WHERE t.purpose = 'joint' AND t.state = 'live'),
-held AS MATERIALIZED (
-  SELECT s.tenant_id, count(*) AS claims FROM sealed.claims c
-  JOIN sealed.referees f ON f.id = c.referee_id AND f.until > clock_timestamp()
-  JOIN undecided h ON h.id = c.request_id
-  JOIN work.studies s ON s.id = h.study_id WHERE h.id <> :first GROUP BY s.tenant_id)
-SELECT r.id FROM (
-  SELECT u.id, u.kind, u.study_id, u.id <> :first AS is_later, u.is_long, coalesce(h.claims, 0) AS claims,
-    coalesce(t.taken_at, '-infinity') AS turn, s.state = 'ARCHIVED' AS is_archived
-  FROM undecided u JOIN work.studies s ON s.id = u.study_id LEFT JOIN held h ON h.tenant_id = s.tenant_id
-  LEFT JOIN sealed.turns t ON t.tenant_id = s.tenant_id
-  WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
-  AND (NOT :alone OR h.claims IS NULL)
-  AND (u.kind NOT IN ('gate', 'meter') OR (u.id = u.first_of_kind
-    AND (u.id = u.first_of_both OR u.study_id NOT IN (SELECT s.study_id FROM shared s))))
-  ORDER BY is_later, is_long, claims, turn, id OFFSET 0) u
-JOIN work.requests r ON r.id = u.id
-WHERE NOT {HELD_BY_OTHERS.format(request="u.id")}
-AND (u.is_archived OR NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open OFFSET 0))
-AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp() OFFSET 0)
-AND (u.kind NOT IN ('gate', 'meter')
-  OR NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both)))
-ORDER BY u.is_later, u.is_long, u.claims, u.turn, u.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
-"""
-
-
-def claim_request(
-    tx: Connection,
-    *,
-    skip: Sequence[int] = (),
-    kinds: Sequence[RequestKind] | None = None,
-    referee: int | None = None,
-    first: int | None = None,
-    alone: bool = False,
-    aged_seconds: float = AGED_SECONDS,
-) -> int | None:
-    """Return the id of the next request to decide, held until the transaction ends; None when there is none.
-
-    Short requests come before those that run models and have not waited for ``aged_seconds``. Among the others it is
-    one of the tenant with the fewest requests that any living referee works on, then of the tenant that was served
-    longest ago, and of its requests the oldest. Passed over: decided requests, those that another referee works on, and
-    those that wait (for labels, for an earlier request, or for another try). Of an archived study, for which no label
-    is asked, they are taken up and refused.
-
-    A referee that dies gives the request back with its lock, and nothing of its work is written. Another one may have
-    decided or claimed the request between this statement's snapshot and its lock: ``referee_claims.take`` looks again.
-    The arguments are read later (``get_request``), where hostile content can be refused.
-
-    Args:
-        tx: Transaction of the referee's role.
-        skip: Requests to pass over for now.
-        kinds: Of these kinds only; None for all.
-        referee: Who asks: its own claims are not passed over.
-        first: The request that comes before all others, if it may be decided.
-        alone: Only of a tenant that no living referee works for.
-        aged_seconds: How long a request that runs models waits for short ones, >= 0.
-    """
-    found = scalar(
-        tx,
-        _CLAIM,
-        skip=list(skip),
-        kinds=None if kinds is None else [str(kind) for kind in kinds],
-        short=[str(kind) for kind in SHORT],
-        aged=aged_seconds,
-        referee=referee,
-        first=first or 0,
-        alone=alone,
-    )
-    return None if found is None else int(found)
 
 
 def hold_request(tx: Connection, request_id: int) -> bool:

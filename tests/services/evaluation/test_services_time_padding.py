@@ -33,7 +33,7 @@ from easeml_core.services.referee.requests import (
     file_promotion,
 )
 from easeml_core.store.artifacts.local import LARGEST_COPIED_BYTES
-from easeml_core.store.tables import models, requests
+from easeml_core.store.tables import models, referee_claims, requests
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -537,7 +537,7 @@ def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
 
 
 def test_all_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
-    claim = requests.claim_request
+    claim = referee_claims.claim_request
     of_threads = (dispatch.RUNS, dispatch.WITHOUT_MODELS, tuple(MOVES))
     errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in of_threads}
 
@@ -546,7 +546,7 @@ def test_all_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: An
             raise errors[given["kinds"]].pop()
         return claim(tx, **given)
 
-    monkeypatch.setattr(requests, "claim_request", claim_or_fail)
+    monkeypatch.setattr(referee_claims, "claim_request", claim_or_fail)
     asked = [file_gate(lab), file_bogus_promotion(lab)]
     with at_work(lab):
         wait_for(lambda: all(answer_of(lab.worker, a) for a in asked))

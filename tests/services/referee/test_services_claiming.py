@@ -65,7 +65,7 @@ class World:
         monkeypatch.setattr(claiming.referee_claims, "take", lambda *_: self.is_free)
         monkeypatch.setattr(claiming.referee_claims, "let_go", lambda _, ids, __: self.released.extend(ids))
         monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(claiming.requests, "claim_request", self._claim)
+        monkeypatch.setattr(claiming.referee_claims, "claim_request", self._claim)
         monkeypatch.setattr(claiming.requests, "undecided", self._undecided)
         monkeypatch.setattr(claiming.requests, "note_attempt", lambda *_: self.attempt)
 

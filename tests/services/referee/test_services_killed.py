@@ -113,12 +113,18 @@ def test_a_worker_that_was_frozen_comes_too_late(
     assert counts(lab, trial_id) == (1, 1)
 
 
+def large_model(lab: Any, tmp_path: Path) -> int:
+    """It takes half a second to load, so that its process is seen also where every core is busy."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    large = RandomForestClassifier(n_estimators=250, random_state=0)
+    return int(lab.hand_in("full", "new", lab.fit(large, tmp_path / "new"), kind="skops", loss=0.1))
+
+
 def test_a_referee_killed_in_the_middle_of_a_verdict(
     lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
 ) -> None:
-    from sklearn.naive_bayes import GaussianNB
-
-    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    model_id = large_model(lab, tmp_path)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     referee = start(*referee_command(lab, tmp_path))
     model = wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
@@ -140,9 +146,7 @@ def test_a_referee_killed_in_the_middle_of_a_run_while_another_one_is_alive(
     lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
 ) -> None:
     """The other one leaves the request alone as long as the first lives, and repeats its run when it does not."""
-    from sklearn.naive_bayes import GaussianNB
-
-    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    model_id = large_model(lab, tmp_path)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     command = (*referee_command(lab, tmp_path), "--poll", "1", "--workers", "2")
     killed = start(*command)
@@ -164,11 +168,7 @@ def test_a_referee_killed_while_a_run_is_padded(
     lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
 ) -> None:
     """Nothing shows yet that the model has run; the next referee runs and pads it again, and counts it once."""
-    from sklearn.ensemble import RandomForestClassifier
-
-    # It takes half a second to load, so that its process is seen also where every core is busy.
-    large = RandomForestClassifier(n_estimators=250, random_state=0)
-    model_id = lab.hand_in("full", "new", lab.fit(large, tmp_path / "new"), kind="skops", loss=0.1)
+    model_id = large_model(lab, tmp_path)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     referee, kept = (
         start(*referee_command(lab, tmp_path, delay=3600)),

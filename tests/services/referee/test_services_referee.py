@@ -20,7 +20,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store
-from easeml_core.store.tables import requests
+from easeml_core.store.tables import referee_claims, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,14 +168,14 @@ def test_a_request_wakes_the_referee(lab: Any, at_work: threading.Thread, wait_f
 def test_a_bug_outside_of_any_request_is_logged_and_the_work_goes_on(
     lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any
 ) -> None:
-    claim, bugs = requests.claim_request, [RuntimeError("a bug")]
+    claim, bugs = referee_claims.claim_request, [RuntimeError("a bug")]
 
     def claim_or_fail(*given: Any, **more: Any) -> Any:
         if bugs:
             raise bugs.pop()
         return claim(*given, **more)
 
-    monkeypatch.setattr(requests, "claim_request", claim_or_fail)
+    monkeypatch.setattr(referee_claims, "claim_request", claim_or_fail)
     asked, stop = file_gate(lab), threading.Event()
     thread = threading.Thread(target=Referee(lab.referee, lab.artifacts).run, args=(stop,))
     thread.start()

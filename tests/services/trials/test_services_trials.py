@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import event
+from waiting import heard
 
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrialStateError
 from easeml_core.models.formats import load_predictor
@@ -82,9 +83,7 @@ def test_a_trial_is_trained_for_real_and_recorded(lab: Any) -> None:
     trial_id, lines = trial_of(lab, "decision_tree"), list[str]()
     with BlockingListener(lab.worker.dsn, CHANNEL) as listener:
         report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
-        listener._connection.poll()
-        told = {n.payload for n in listener._connection.notifies}
-    assert {f"trial:{trial_id}", "study:full"} <= told  # who waits for the trial, and for a model of the study
+        assert heard(listener, f"trial:{trial_id}", "study:full")  # for pages and waiters
     assert report == trial_state(lab.worker, trial_id=trial_id) == finished_trial(lab.worker, trial_id=trial_id)
     assert (report.state, report.study, report.candidate) == ("SUCCEEDED", "full", "decision_tree")
     assert report.failure is None

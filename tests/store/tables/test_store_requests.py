@@ -129,18 +129,18 @@ def test_the_oldest_open_request_comes_first(database: Any, make_rows: Any, file
     study = make_rows()
     first, second = file(study, "seal", None, key="1"), file(study, "gate", study.baseline_id, key="2")
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx) == first
+        assert referee_claims.claim_request(tx) == first
         asked = requests.Request(first, RequestKind.SEAL, study.study_id, None, {})
         assert requests.get_request(tx, first) == (asked, studies.study_by_id(tx, study.study_id))
         with database.referee.begin() as another:  # held: the next one is given
             change(another, "SET LOCAL lock_timeout = '2s'")
-            assert requests.claim_request(another) == second
+            assert referee_claims.claim_request(another) == second
             with Store(database.url("easeml_referee")).begin() as third:
                 change(third, "SET LOCAL lock_timeout = '2s'")
-                assert requests.claim_request(third) is None
+                assert referee_claims.claim_request(third) is None
         requests.add_answer(tx, first, refused=False, message="done")
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx) == second  # it was not answered, so it came back
+        assert referee_claims.claim_request(tx) == second  # it was not answered, so it came back
 
 
 def test_requests_that_are_put_off_are_passed_over(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
@@ -148,9 +148,9 @@ def test_requests_that_are_put_off_are_passed_over(database: Any, make_rows: Any
     first, second, third = (file(study, "seal", None, key=f"{n}") for n in range(3))
     for skip, expected in [((), first), ([first], second), ([second], first), ([second, first], third), ([99], first)]:
         with database.referee.begin() as tx:
-            assert requests.claim_request(tx, skip=skip) == expected
+            assert referee_claims.claim_request(tx, skip=skip) == expected
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx, skip=[first, second, third]) is None
+        assert referee_claims.claim_request(tx, skip=[first, second, third]) is None
 
 
 def test_only_the_kinds_that_were_asked_for_are_claimed(
@@ -161,9 +161,9 @@ def test_only_the_kinds_that_were_asked_for_are_claimed(
     seal, judge = RequestKind.SEAL, RequestKind.GATE
     for kinds, expected in [(None, sealing), ([judge], gate), ([judge, seal], sealing), ([RequestKind.METER], None)]:
         with database.referee.begin() as tx:
-            assert requests.claim_request(tx, kinds=kinds) == expected
+            assert referee_claims.claim_request(tx, kinds=kinds) == expected
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx, kinds=[]) is None
+        assert referee_claims.claim_request(tx, kinds=[]) is None
 
 
 def served(database: Any, minutes: float = 0.0, **asked: Any) -> list[int]:
@@ -173,7 +173,7 @@ def served(database: Any, minutes: float = 0.0, **asked: Any) -> list[int]:
         referee = referee_claims.add_referee(tx, lease_seconds=60)
     while True:
         with database.referee.begin() as tx:
-            claimed = requests.claim_request(tx, referee=referee, aged_seconds=60 * minutes or 600.0, **asked)
+            claimed = referee_claims.claim_request(tx, referee=referee, aged_seconds=60 * minutes or 600.0, **asked)
             if claimed is None:
                 return order
             assert referee_claims.take(tx, claimed, referee)
@@ -196,7 +196,7 @@ def test_short_requests_come_first_and_tenants_take_turns(
         file(rich[0], "seal", None),
         file(new, "seal", None),
     )
-    assert served(database, kinds=requests.SHORT) == [seal, second]
+    assert served(database, kinds=referee_claims.SHORT) == [seal, second]
     seal, second = (file(study, "seal", None, key=f"again {study.name}") for study in (rich[0], new))
     # The short ones by turn: rich was served before new. Then rich and poor take turns; poor has waited longer.
     assert served(database) == [seal, second, other, gates[0], meter, *gates[1:]]
@@ -248,7 +248,7 @@ def test_an_attempt_can_be_noted_while_its_request_is_held(
     """It is committed on its own, beside the transaction that holds the request: an attempt that kills must count."""
     request_id = file(make_rows(), "seal", None)
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx) == request_id
+        assert referee_claims.claim_request(tx) == request_id
         with database.referee.begin() as aside:
             change(aside, "SET LOCAL lock_timeout = '2s'")
             assert requests.note_attempt(aside, request_id) == Attempt(1, 0, 0)
@@ -316,7 +316,7 @@ def answer_all(database: Any, start: threading.Barrier, pause: float) -> list[in
     start.wait()
     while True:
         with store.begin() as tx:
-            chosen = requests.claim_request(tx, referee=referee)
+            chosen = referee_claims.claim_request(tx, referee=referee)
             if chosen is None:
                 break
             with store.begin() as aside:
@@ -370,12 +370,12 @@ def test_a_killed_referee_gives_its_request_back_unanswered(
     with killed, database.referee.begin() as tx:
         die_at_work(tx, ask, request_id)
     with database.referee.begin() as tx:
-        assert requests.claim_request(tx) == request_id
+        assert referee_claims.claim_request(tx) == request_id
         assert scalar(tx, "SELECT count(*) FROM work.answers") == 0
 
 
 def die_at_work(tx: Any, ask: Any, request_id: int) -> None:
-    assert requests.claim_request(tx) == request_id
+    assert referee_claims.claim_request(tx) == request_id
     requests.add_answer(tx, request_id, refused=False, message="done")
     ask("SELECT pg_terminate_backend(%s)", scalar(tx, "SELECT pg_backend_pid()"))
     scalar(tx, "SELECT 1")

@@ -25,7 +25,7 @@ from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.lifecycle import SystemSteps, list_test_sets
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, plan_joint
 from easeml_core.store.database import Store
-from easeml_core.store.tables import releases, requests
+from easeml_core.store.tables import referee_claims, releases
 
 DELTA_GATE, DELTA_METER = 0.1 * 0.25, 0.1 * 0.75
 
@@ -258,8 +258,8 @@ def test_the_steps_follow_the_order_of_the_requests(shared: Shared, kinds: tuple
     asked = {"study": "shared", "model_id": shared.model()}
     first, second = (file[kind](shared.lab.worker, **asked, request_key=kind) for kind in kinds)
     with shared.lab.referee.begin() as tx:
-        assert requests.claim_request(tx, skip=[first]) is None
-        assert requests.claim_request(tx) == first
+        assert referee_claims.claim_request(tx, skip=[first]) is None
+        assert referee_claims.claim_request(tx) == first
     assert not shared.lab.answer(second).refused
     assert [system for system, *_ in shared.ledger()] == list(kinds)
 
