@@ -31,7 +31,7 @@ def developer() -> Iterator[Developer]:
 
 @pytest.fixture(scope="session")
 def shared_stack(developer: Developer) -> Iterator[Stack]:
-    """A whole stack with the DAGs of the five studies and of two git bundles.
+    """A whole stack with the DAGs of the five studies, of the gate, and of two git bundles.
 
     The tests of this folder run in one process, one file after the other; each has studies that no other one has. DAGs
     are paused until a test switches them on.
@@ -39,6 +39,7 @@ def shared_stack(developer: Developer) -> Iterator[Stack]:
     folder = developer.repository.parent
     dags = folder / "dags"
     shutil.copytree(EXAMPLES / "studies", dags)
+    shutil.copy(ROOT / "dags" / "easeml_commit_gate.py", dags)
     places = Places.of(folder / "home-of-all", dags)
     options = ("--bundle", f"candidates={developer.repository}", "--poll", "1")
     quiet = Progress(Console(quiet=True))
