@@ -71,6 +71,8 @@ NAMED = (
 """Survivors of an earlier run: area, end of the scope, operator, text on the line."""
 
 KILLED, ENDED = ("killed", "timeout"), "ended"
+DECIDED = (*KILLED, ENDED)
+"""Outcomes after which no more tests are run."""
 FAST, JOURNEYS = "not nightly and not journey", "journey and not nightly"
 
 
@@ -189,9 +191,9 @@ class Bench:
         try:
             for batch in filter(None, (chosen.nearest, chosen.others)):
                 outcome, by = self._run(batch, sum(self._tests.seconds.get(test, 0.0) for test in batch))
-                if outcome in KILLED:
+                if outcome in DECIDED:
                     break
-            if outcome not in KILLED and journeys:
+            if outcome not in DECIDED and journeys:
                 outcome, by = self._run(["-m", JOURNEYS, "tests"], 3600.0)
         finally:
             clean(self._tree)

@@ -115,7 +115,8 @@ def sign_test_size(*, alternative: float, decided_bound: float, log_level: float
     """Give N so that the sign test misses the alternative with probability at most beta, for every share q <= p.
 
     The worst share is the bound itself, or next to it. What is found is checked at other shares too; below seven tenths
-    of the bound the inequality of ``sign_test_bound_size`` covers all of them, except for very small sets.
+    of the bound the inequality of ``sign_test_bound_size`` covers all of them, except for very small sets, of which
+    shares at equal distances from the alternative to the bound are checked.
 
     Args:
         alternative: Mean of wins minus losses, in (0, p].

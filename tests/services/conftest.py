@@ -408,10 +408,11 @@ def child_of() -> Callable[[subprocess.Popen[str], str], psutil.Process | None]:
 
     def find(process: subprocess.Popen[str], module: str = "easeml_core.training.child") -> psutil.Process | None:
         assert process.poll() is None, process.communicate()[1]
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # another one has ended meanwhile
-                if module in child.cmdline():
-                    return child
+        with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended meanwhile; the next look says why
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):  # another child has
+                    if module in child.cmdline():
+                        return child
         return None
 
     return find

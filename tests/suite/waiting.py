@@ -34,6 +34,7 @@ def _all_wait() -> bool:
 def heard(listener: listen.BlockingListener, *topics: str) -> bool:
     """Return whether all of these topics are notified: a message arrives a moment after its transaction has ended."""
     connection, deadline = listener._connection, time.monotonic() + LONGEST_SECONDS
+    connection.poll()  # what was read together with an earlier answer is on no socket any more
     while not {*topics} <= {each.payload for each in connection.notifies}:
         if not select.select([connection], [], [], max(0.0, deadline - time.monotonic()))[0]:
             return False

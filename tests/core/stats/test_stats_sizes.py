@@ -218,7 +218,11 @@ def test_a_sign_test_size_keeps_its_word_for_every_share(mean, p):
 
 @pytest.mark.parametrize(
     ("mean", "p", "level", "miss"),
-    [(0.8191145238814218, 1.0, -1.00895, -1.20858), (0.074053054657762, 0.5511777514486779, -0.71026, -0.64508)],
+    [
+        (0.8191145238814218, 1.0, -1.00895, -1.20858),
+        (0.074053054657762, 0.5511777514486779, -0.71026, -0.64508),
+        (0.960778960634047, 1.0, -5.132474105917039, -1.3808520572041345),
+    ],
 )
 def test_a_sign_test_size_is_enlarged_until_every_share_is_proven(mean, p, level, miss):
     """In the second case a share near the alternative, where no example may be decided, misses most often."""

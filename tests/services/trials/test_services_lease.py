@@ -285,12 +285,14 @@ def test_a_checkpoint_that_was_not_recorded_is_reported_with_the_next_heartbeat(
     assert store.saved == [FIRST, None]
 
 
-def test_seconds_of_a_checkpoint_are_charged_as_those_of_its_device(store: Store, monkeypatch: Any) -> None:
+def test_seconds_of_a_checkpoint_are_charged_as_those_of_its_device(
+    store: Store, monkeypatch: Any, tmp_path: Path
+) -> None:
     held, started = lease(store), list[Any]()
     held.trial.device = "gpu:4"
     monkeypatch.setattr(CheckpointUpload, "start", lambda _, *given: started.append(given))
-    held.keep(ArtifactStore("unused"), "file", 2.5, 0.5)  # type: ignore[arg-type]
-    assert started == [("file", 10.0, 0.5)]
+    held.keep(ArtifactStore(tmp_path), tmp_path / "file", 2.5, 0.5)
+    assert started == [(tmp_path / "file", 10.0, 0.5)]
 
 
 def test_the_same_checkpoint_kept_twice_stays(store: Store) -> None:

@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server import server as server_module
 from easeml_core.store.server.cluster import Postmaster, find_postmaster, free_port
 from easeml_core.store.server.place import server_account
@@ -300,10 +301,12 @@ def test_the_server_of_a_killed_owner_is_adopted(home: Path) -> None:
         assert launcher.stdout.readline() == "up\n"
         launcher.kill()
     orphan = running(Server(home))
-    process = psutil.Process(orphan.pid)
     with Server(home).owned() as server:
         assert running(server) == orphan
-    process.wait(60)  # it removes its file of the number, which ends the block, a moment before it ends
+    deadline = time.monotonic() + 60
+    while is_alive(orphan.pid):  # it removes the file of its number, which ends the block, a moment before it ends
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_generated_secrets_outlive_the_server(new_home: Path) -> None:
