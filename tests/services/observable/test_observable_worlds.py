@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.journey]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.journey]  # 514 s were seen beside four others on two slow cores
 """The first test makes the worlds: 20 s on a machine that does nothing else."""
 
 AGREE = {
