@@ -113,10 +113,18 @@ class Loop:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.run(self._end_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         with contextlib.suppress(RuntimeError):
             self.loop.close()
+
+    async def _end_tasks(self) -> None:
+        """A task that is pending when it is collected is logged, in the middle of whatever a later test does."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run a coroutine there and return its result."""
@@ -200,6 +208,10 @@ class Proxy:
     # -- one connection ------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # at the end of the loop; the streams of 3.11 would log it
+            await self._relay(reader, writer)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._weather.refuses:
             _reset(writer)
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
+import socket
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -112,3 +115,18 @@ def test_who_refuses_or_resets_ends_connections(proxy: Proxy, connect: Any) -> N
     proxy.set_weather(Weather())
     with connect() as opened, opened.cursor() as cursor:
         cursor.execute("SELECT 1")
+
+
+def test_the_end_of_the_loop_leaves_no_task_to_be_logged_later(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server((LOOPBACK, 0)) as server, Loop() as loop:
+        made = Proxy(loop, lambda: int(server.getsockname()[1]))
+        with socket.create_connection((LOOPBACK, made.port)):
+            server.accept()[0].close()
+            made.set_weather(Weather(silent=True))  # one connection is open at the end, and one has not begun
+            with socket.create_connection((LOOPBACK, made.port)):
+                loop.run(asyncio.sleep(0))
+                del made
+    tasks = asyncio.all_tasks(loop.loop)
+    del loop
+    gc.collect()
+    assert (tasks, caplog.messages) == (set(), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,3 +52,9 @@ class SeatedClient(Client):
     def request(self, method: str, path: str, **asked: Any) -> httpx.Response:
         self._seat.viewer = self._viewer
         return super().request(method, path, **asked)
+
+
+def without_times(html: str) -> str:
+    """Return a page without what differs at each look: times, that of the look among them, and keys of requests."""
+    html = re.sub(r"<time.*?</time>", "TIME", html)
+    return re.sub(r'name="request_key" value="[^"]*"', "KEY", html)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import Judged
+from page_client import without_times
 from shown_commands import parse
 
 from easeml_airflow.web.pages.submissions import submissions_view
@@ -58,11 +59,6 @@ def live_through(made: Judged, folder, answers: dict[str, int]) -> dict[str, int
         made.gate(model_id)
         made.meter(model_id)
     return ids
-
-
-def without_times(html: str) -> str:
-    html = re.sub(r"<time.*?</time>", "TIME", html)
-    return re.sub(r'name="request_key" value="[^"]*"', "KEY", html)
 
 
 @pytest.mark.own_database  # which is copied
