@@ -163,6 +163,19 @@ class Database:
         return self.server.url(role, self.name)
 
 
+@pytest.fixture
+def recorded(file_regression: Any, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``recorded(text, "name")`` fails unless a text that people read is that of ``texts/name.txt`` beside the test.
+
+    ``pytest FILE --regen-all`` records the texts of a file anew; the difference is read before it is committed.
+    """
+
+    def check(text: str, name: str) -> None:
+        file_regression.check(text, fullpath=request.path.parent / "texts" / f"{name}.txt", encoding="utf-8")
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where the browser is; without one a person's tests are skipped, and those of CI fail.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from page_reader import Page
 
 OWN_PAGE = {"sec-fetch-site": "same-origin"}
 
@@ -29,6 +30,12 @@ class Client:
 
     def get(self, path: str, **asked: Any) -> httpx.Response:
         return self.request("GET", path, **asked)
+
+    def page(self, path: str, **asked: Any) -> Page:
+        """The page at this address."""
+        answer = self.get(path, **asked)
+        assert answer.status_code == 200, answer.text
+        return Page(answer.text)
 
     def post(self, path: str, *, headers: dict[str, str] = OWN_PAGE, **asked: Any) -> httpx.Response:
         """``data`` is a form; the answer of a change that worked is 303 to a page."""
