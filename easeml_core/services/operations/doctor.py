@@ -305,6 +305,10 @@ def check_artifacts(url: str | None, place: str) -> Check:
     if not is_installed:
         remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
+    if not (artifacts.is_writable() or any(artifacts.of_tenant(one).is_writable() for one in artifacts.tenants())):
+        found = f"this account may not write to {artifacts.place}: it can neither train nor hand in a model"
+        remedy = "give it the group of the folder, or run these commands as an account that has it"
+        return Check(name, "warning", found, remedy)
     if shared is not None:
         return Check(name, "warning", f"files of tenants are not apart: {shared}", "`easeml tenant folder` for each")
     if closed:

@@ -101,6 +101,18 @@ def test_a_store_that_this_account_may_not_read_is_not_taken_for_another_one(
     assert (check.state, "Permission denied" in check.found) == ("failed", True)
 
 
+def test_the_doctor_says_where_this_account_may_not_write(database: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """A team's account that may write to the folder of its tenant alone is as it should be."""
+    place = ArtifactStore(tmp_path / "a")
+    checked_artifacts(database.worker, place)
+    (place.of_tenant("lab").root).mkdir(parents=True)
+    for writable, state in (((), "warning"), (("lab",), "ok"), (("a",), "ok")):
+        # root may write everywhere
+        monkeypatch.setattr(ArtifactStore, "is_writable", lambda self, names=writable: self.root.name in names)
+        check = check_artifacts(database.url("easeml_worker"), str(place.root))
+        assert check.state == state, writable
+
+
 def test_an_installation_with_data_adopts_only_where_they_are(
     database: Any, artifacts: ArtifactStore, make_study: Any, tmp_path: Path
 ) -> None:
