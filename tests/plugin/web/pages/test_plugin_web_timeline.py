@@ -1,6 +1,5 @@
 """The lifecycle page: what next and why, and one line of time, for whoever may see the study and for nobody else."""
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -53,24 +52,20 @@ def lively(database, artifacts, make_study, tmp_path):
     return model
 
 
-def test_the_line_and_the_list_tell_the_same(ask_as, lively, database, text_of):
+def test_the_line_and_the_list_tell_the_same(ask_as, lively, database, recorded):
     facts = lifecycle(database.worker, study="cancer")
-    page = ask_as("dev").get(PAGE)
-    assert page.status_code == 200
-    words = text_of(page.text)
-    for event in facts.events:
-        assert event.title in words
-        assert event.detail in words
-    drawn = len(re.findall(r"<title>", page.text)) - 1  # the page's own
-    assert drawn == facts.total == len(facts.line)
+    page = ask_as("dev").page(PAGE)
+    assert [(row["What"], row["More"]) for row in page.table] == [(event.title, event.detail) for event in facts.events]
+    assert len(page.soup.select("svg title")) == facts.total == len(facts.line)
     kinds = {event.kind for event in facts.events}
     assert kinds >= {"registered", "data", "trial", "verdict", "reading", "sealed"}
-    assert f"model {lively}: signal" in words
-    assert "What next, and why" in words
-    assert f"1 to {facts.total} of {facts.total}" in words
-    assert "<b>tree" not in page.text
-    assert " onclick" not in page.text
-    assert "http://" not in page.text
+    assert f"model {lively}: signal" in page.text
+    assert f"1 to {facts.total} of {facts.total}" in page.text
+    assert not page.has("b:-soup-contains('tree')"), "as text"
+    html = ask_as("dev").get(PAGE).text
+    assert " onclick" not in html
+    assert "http://" not in html
+    recorded(page.recorded(), "lifecycle")
 
 
 def test_everybody_reads_the_same_line(ask_as, lively, monkeypatch):
@@ -89,11 +84,11 @@ def test_who_may_not_see_the_study_learns_nothing(ask_as, lively):
     assert without_times(other) == without_times(answer.text)
 
 
-def test_what_next_follows_the_state(ask_as, lively, database, text_of):
+def test_what_next_follows_the_state(ask_as, lively, database):
     pause_study(database.worker, study="cancer", paused=True)
-    words = text_of(ask_as("dev").get(PAGE).text)
-    assert "The search is paused" in words
-    assert "easeml study resume cancer" in words
+    (step,) = ask_as("dev").page(PAGE).section("What next").items
+    assert "search is paused" in step
+    assert "study resume cancer" in step
 
 
 def test_a_strange_page_is_a_page(ask_as, lively):
@@ -101,13 +96,13 @@ def test_a_strange_page_is_a_page(ask_as, lively):
         assert ask_as("dev").get(PAGE, params={"page": page}).status_code == 200, page
 
 
-def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
+def test_it_is_paged(ask_as, lively, database, monkeypatch):
     total = lifecycle(database.worker, study="cancer").total
     monkeypatch.setattr("easeml_airflow.web.pages.timeline.PAGE_SIZE", 3)
-    words = [text_of(ask_as("dev").get(PAGE, params={"page": n}).text) for n in (1, 2, 99)]
-    assert f"1 to 3 of {total} Older" in words[0]
-    assert f"4 to 6 of {total} Newer" in words[1]
-    assert "No more events" in words[2]
+    first, second, none = (ask_as("dev").page(PAGE, params={"page": n}) for n in (1, 2, 99))
+    assert first.part(".pager").text == f"1 to 3 of {total} Older"
+    assert second.part(".pager").text.startswith(f"4 to 6 of {total} Newer")
+    assert "No more events" in none.text
 
 
 def test_a_single_moment_and_a_year_are_drawn():
