@@ -10,6 +10,7 @@ import pytest
 from device_rows import add_study, add_trial
 
 from easeml_airflow.web.pages.dag_run import Place
+from easeml_airflow.web.server.formats import REFUSED, WAITS
 from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.store.queries import timeline
 from easeml_core.store.rows import change, rows, scalar
@@ -84,42 +85,51 @@ def done(database):
     return made
 
 
-def test_a_run_lists_its_trials_to_whoever_may_see_them(done, ask_as, text_of):
-    page = ask_as("ada", "operator").get(address())
-    words = text_of(page.text)
-    assert page.status_code == 200
-    assert "4 trials, of which 4 succeeded. All of it is about 2 studies." in words
-    for trial in done:
-        assert f"#{trial} candidate-" in words
-    assert words.count("suggested and trained 0.9000 60.0 min") == 4
-    assert f'href="/studies/theirs/decisions/{done[2]}"' in page.text
-    mine = ask_as("vic", rights=of_lab).get(address())
-    assert "3 trials, of which 3 succeeded. All of it is about study mine." in text_of(mine.text)
-    assert "theirs" not in mine.text
+def here(page):
+    """What was done with each trial, and what it reached."""
+    return [(row["Here"], row["Quality"]) for row in page.table]
 
 
-def test_the_wrong_person_is_told_the_same_as_of_a_run_that_did_nothing(done, ask_as, text_of):
+TRAINED, SUGGESTED = ("suggested and trained", "0.9000"), ("suggested", "0.9000")
+
+
+def test_a_run_lists_its_trials_to_whoever_may_see_them(done, ask_as):
+    page = ask_as("ada", "operator").page(address())
+    assert page.lead.startswith("4 trials")
+    assert page.part("p.now").text.endswith("2 studies.")
+    for trial, row in zip(reversed(done), page.table, strict=True):
+        study = "theirs" if trial == done[2] else "mine"
+        assert (row["Study"], row["State"], row["Cost"]) == (study, "Succeeded", "60.0 min")
+        assert page.links[row["Trial, candidate"]] == f"/studies/{study}/decisions/{trial}"
+    assert here(page) == [TRAINED] * 4
+    mine = ask_as("vic", rights=of_lab)
+    assert mine.page(address()).lead.startswith("3 trials")
+    assert mine.page(address()).part("p.now").text.endswith("study mine.")
+    assert "theirs" not in mine.get(address()).text
+
+
+def test_the_wrong_person_is_told_the_same_as_of_a_run_that_did_nothing(done, ask_as):
     eve = ask_as("eve", rights=lambda *_, write: False)
     hidden, unknown = (eve.get(address(run=run)) for run in (RUN, "manual__none"))
-    assert "This run asked nothing of Ease.ml" in text_of(hidden.text)
+    assert "This run asked" in eve.page(address()).lead
     told = [page.text.partition("<main")[2] for page in (hidden, unknown)]
     assert told[0].replace(escape(RUN), "manual__none") == told[1]
     for task in ("suggest", "train"):
-        assert "This task asked nothing of Ease.ml" in text_of(eve.get(address(task, "2")).text)
+        assert "This task asked" in eve.page(address(task, "2")).lead
     vic = ask_as("vic", rights=of_lab)
     assert vic.get(address("train", "2")).status_code == 200
     assert vic.get(address("train", "3")).headers["location"] == f"/studies/mine/decisions/{done[3]}"
 
 
-def test_a_task_leads_to_its_one_trial_mapped_or_not(done, database, ask_as, text_of):
+def test_a_task_leads_to_its_one_trial_mapped_or_not(done, database, ask_as):
     ada = ask_as("ada", "operator")
     for index, trial in enumerate(done):
         answer = ada.get(address("train", str(index)))
         study = "theirs" if index == 2 else "mine"
         assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{study}/decisions/{trial}")
-    listed = ada.get(address("suggest"))
-    assert "What this task did" in text_of(listed.text)
-    assert text_of(listed.text).count("suggested 0.9000") == 4
+    listed = ada.page(address("suggest"))
+    assert "this task" in listed.headings[0]
+    assert here(listed) == [SUGGESTED] * 4
     assert ada.get(address("train", "4")).status_code == ada.get(address("train")).status_code == 200
     alone = waiting(database)
     suggest(database, f"{KEY}/one/-1", alone)
@@ -127,31 +137,28 @@ def test_a_task_leads_to_its_one_trial_mapped_or_not(done, database, ask_as, tex
     assert ada.get(address("one", "-1")).headers["location"].endswith(f"/decisions/{alone}")
 
 
-def test_names_that_begin_alike_are_not_taken_for_each_other(done, ask_as, text_of):
+def test_names_that_begin_alike_are_not_taken_for_each_other(done, ask_as):
     ada = ask_as("ada", "operator")
     for asked in (address(run=RUN[:-1]), address(run=RUN + "x"), address(dag=DAG[:-1]), address(dag="%", run="%")):
-        assert "asked nothing" in text_of(ada.get(asked).text), asked
-    assert "asked nothing" in text_of(ada.get(address("trai", "1")).text)
-    assert "asked nothing" in text_of(ada.get(address("train", "11")).text)
+        assert "asked nothing" in ada.page(asked).lead, asked
+    assert "asked nothing" in ada.page(address("trai", "1")).lead
+    assert "asked nothing" in ada.page(address("train", "11")).lead
 
 
-def test_a_stream_has_its_trials_behind_the_key_of_its_task(done, database, ask_as, text_of):
+def test_a_stream_has_its_trials_behind_the_key_of_its_task(done, database, ask_as):
     for number, trial in enumerate([waiting(database), waiting(database)]):
         suggest(database, f"{KEY}/device/-1/{number}", trial)
         train(database, f"{KEY}/device/-1", trial)
-    words = text_of(ask_as("ada", "operator").get(address("device")).text)
-    assert words.count("suggested and trained") == 2
+    assert here(ask_as("ada", "operator").page(address("device"))) == [TRAINED] * 2
 
 
-def test_a_trial_of_another_run_is_of_the_run_that_trained_it(done, database, ask_as, text_of):
+def test_a_trial_of_another_run_is_of_the_run_that_trained_it(done, database, ask_as):
     late = waiting(database)
     suggest(database, f"{KEY}/more/-1", late)
     train(database, "other/run/again/-1", late)
     ada = ask_as("ada", "operator")
     assert ada.get(address("again", dag="other", run="run")).headers["location"].endswith(f"/decisions/{late}")
-    words = text_of(ada.get(address()).text)
-    assert words.count("suggested and trained") == 4
-    assert words.count("suggested 0.9000") == 1
+    assert here(ada.page(address())) == [SUGGESTED, *[TRAINED] * 4]
 
 
 def test_the_newest_trials_are_looked_through_and_no_more(done, database, monkeypatch):
@@ -203,22 +210,22 @@ def answer(database, request, *, refused=False):
         change(tx, "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, 'told')", **told)
 
 
-def test_what_a_run_asked_for_is_told_as_far_as_it_is_public(done, database, model, ask_as, text_of):
+def test_what_a_run_asked_for_is_told_as_far_as_it_is_public(done, database, model, ask_as, recorded):
     number = model()
     for task, kind in (("gate", RequestKind.GATE), ("meter", RequestKind.METER)):
         ask(database, f"{KEY}/{task}/-1", kind, model=number)
     answer(database, ask(database, f"{KEY}/fresh/-1", RequestKind.REFRESH))
     answer(database, ask(database, f"{KEY}/promote/-1", RequestKind.PROMOTE, model=number), refused=True)
     vic = ask_as("vic", rights=of_lab)
-    words = text_of(vic.get(address()).text)
-    for fact in (
-        "3 trials, of which 3 succeeded; 4 things asked for, handed in or fed. All of it is about study mine.",
-        f"Gate asked mine baseline, model {number} Waits for the answer",
-        f"Meter asked mine baseline, model {number} Waits for the answer",
-        "Refresh asked mine none Refreshed",
-        f"Promotion asked mine baseline, model {number} Refused",
-    ):
-        assert fact in words, fact
+    page = vic.page(address())
+    named = f"baseline, model {number}"
+    assert {row["What"]: (row["Study"], row["Model"], row["Result"]) for row in page.section("Asked for").table} == {
+        "Gate asked": ("mine", named, WAITS.word),
+        "Meter asked": ("mine", named, WAITS.word),
+        "Refresh asked": ("mine", "none", "Refreshed"),
+        "Promotion asked": ("mine", named, REFUSED.word),
+    }
+    recorded(page.recorded(), "of_run")
     for task, developers, referees in (
         ("gate", "/studies/mine/submissions", "/studies/mine/gate"),
         ("meter", "/studies/mine/submissions", "/studies/mine/meter"),
@@ -261,9 +268,8 @@ def test_an_address_that_airflow_has_not_filled_in(database, ask_as, path):
 
 def test_an_address_may_hold_anything(database, ask_as):
     for name in ("%00", "%ED%A0%80", "<script>", "{RUN_ID}", "'; DROP TABLE work.trials; --"):
-        page = ask_as("ada", "operator").get(f"/of-run?dag={name}&run={name}")
-        assert page.status_code == 200, name
-        assert "<script>" not in page.text.replace("<script src=", "")
+        page = ask_as("ada", "operator").page(f"/of-run?dag={name}&run={name}")
+        assert not page.has("script:not([src])"), name
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import itertools
 import json
@@ -22,7 +21,7 @@ from shown_commands import parse
 
 from easeml_airflow.web.components.gauge import gauge_of
 from easeml_airflow.web.components.test_sets import ledger_file
-from easeml_airflow.web.pages.meter import finding_of, picture_of, plan_picture
+from easeml_airflow.web.pages.meter import METHODS, finding_of, picture_of, plan_picture
 from easeml_airflow.web.server.formats import gain_text
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig
@@ -75,25 +74,22 @@ def submit(database: Any, artifacts: Any, tmp_path: Path) -> Callable[..., dict[
 
 
 def test_the_page_says_what_the_ledger_says(
-    make_study: Any, submit: Any, ask_as: Any, text_of: Any, database: Any
+    make_study: Any, submit: Any, ask_as: Any, recorded: Any, database: Any
 ) -> None:
     make_study()
     ada = ask_as("ada", "referee")
-    assert "No answer yet" in text_of(ada.get("/studies/cancer/meter").text)
+    assert ada.page("/studies/cancer/meter").lead == "No answer yet."
     entries = [submit(), submit()]
-    page = ada.get("/studies/cancer/meter")
-    text = text_of(page.text)
     last = entries[-1]
     assert last.signal == signal_of(last.gap, (0.2, 0.6))
-    assert f"Signal {last.signal} of 3" in text
-    for entry in entries:
-        measured = f"{gain_text(entry.gap)} ± {entry.tolerance:.4f}"
-        assert measured in text
-        assert f"{entry.cost:.2f}" in text
-    assert "All 2 answers lie in range 1" in text
-    assert "2 left" in text
-    assert page.text.count("Submission 1") == 1
-    assert '<circle cx="170" cy="158" r="7"' in page.text  # the needle
+    page = ada.page("/studies/cancer/meter")
+    assert page.lead == f"Signal {last.signal} of 3."
+    for row, entry in zip(page.table, reversed(entries), strict=True):
+        assert (row["Submission"], row["Signal"]) == (f"Submission {entry.step}", f"{entry.signal} of 3")
+        assert row["Measured"] == f"{gain_text(entry.gap)} ± {entry.tolerance:.4f}"
+        assert row["Cost, nats"] == f"{entry.cost:.2f}"
+    assert page.has("svg.gauge circle"), "the needle"
+    recorded(page.recorded(), "meter")
     history = meter_history(database.referee, study="cancer", size=1, page=2)
     assert ([e.step for e in history.entries], history.entry_count) == ([1], 2)
     assert [a.step for a in history.answers] == [1, 2]
@@ -113,14 +109,16 @@ def test_only_a_referee_sees_it_and_nothing_of_it_is_on_other_pages(make_study: 
     assert ask_as("ada", "referee").get("/studies/nope/meter").status_code == 404
 
 
-def test_a_study_without_a_set_has_a_planner(database: Any, ask_as: Any, text_of: Any) -> None:
+def test_a_study_without_a_set_has_a_planner(database: Any, ask_as: Any) -> None:
     register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
-    text = text_of(ask_as("ada", "referee").get("/studies/new/meter").text)
-    assert "No meter set yet" in text
-    assert "8,262 labels serve 32 submissions" in text
+    page = ask_as("ada", "referee").page("/studies/new/meter")
+    plans = meter_plans(ranges=(0.05, 0.13, 0.25), tolerance=0.02, reliability=0.99, steps=32)
+    assert (page.headings, plans.best.labels) == (["Meter", "Plan the next set"], 8_262)
+    assert "No meter set" in page.text
+    assert plan_picture(plans, steps=32).title in page.section("Plan").text
 
 
-def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, text_of: Any, database: Any) -> None:
+def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, database: Any) -> None:
     make_study()
     with database.referee.begin() as tx:
         found = studies.get_study(tx, "cancer")
@@ -128,27 +126,26 @@ def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, text_o
             message = f"seal a new {purpose} set <now>"
             asked = {"kind": AlertKind.NEW_TEST_SET, "test_set_id": test_set}
             releases.add_alert(tx, study_id=found.id, study="cancer", message=message, **asked)
-    ada = ask_as("ada", "referee")
-    page = ada.get("/studies/cancer/meter")
-    assert "seal a new meter set <now>" in text_of(page.text)
-    assert "<now>" not in page.text
-    assert "gate set" not in text_of(page.text)  # that is the gate's
-    assert "Seal a new meter set for cancer" in text_of(page.text)
+    ada, accepting = ask_as("ada", "referee"), "/studies/cancer/meter/accept"
+    page = ada.page("/studies/cancer/meter")
+    assert "meter set <now>" in page.section("1 thing here").text
+    assert not page.has("now"), "as text"
+    assert "gate set" not in page.text  # that is the gate's
+    assert "new meter set" in page.part("#needs b").text
+    form, why = page.form(accepting).fields, "no more <models> come"
     for _ in range(2):
-        told = {"alert_id": 1, "reason": "no more <models> come"}
-        assert ada.post("/studies/cancer/meter/accept", data=told).status_code == 303
+        assert ada.post(accepting, data=form | {"reason": why}).status_code == 303
     assert [alert.alert_id for alert in open_alerts(database.worker, study="cancer")] == [2]
     with database.worker.begin() as tx:
         (newest,) = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
-    assert tuple(newest) == ("ada", "page", "no more <models> come")
+    assert tuple(newest) == ("ada", "page", why)
 
 
 def test_the_ledger_is_exported_for_referees(make_study: Any, submit: Any, ask_as: Any) -> None:
     make_study()
     entries = [submit(), submit()]
     ada = ask_as("ada", "referee")
-    assert 'href="/studies/cancer/meter/ledger.csv?set=2" download' in ada.get("/studies/cancer/meter").text
-    exported = ada.get("/studies/cancer/meter/ledger.csv?set=2")
+    exported = ada.get(ada.page("/studies/cancer/meter").part("a[download]").soup["href"])
     assert exported.headers["content-type"] == "text/csv; charset=utf-8"
     assert exported.headers["content-disposition"] == 'attachment; filename="ledger-2.csv"'
     table = list(csv.DictReader(io.StringIO(exported.text)))
@@ -184,19 +181,18 @@ def test_a_ledger_as_a_file_runs_nothing_in_a_spreadsheet() -> None:
 
 @pytest.mark.parametrize("other", [{}, {"tail": "hoeffding", "one_sided": True, "method": "full", "ambiguous": 0}])
 def test_the_plan_on_the_command_line_is_the_plan_of_the_page(
-    other: dict[str, Any], make_study: Any, ask_as: Any, text_of: Any, database: Any
+    other: dict[str, Any], make_study: Any, ask_as: Any, database: Any
 ) -> None:
     """Whatever the study's own settings are: the command says all in which the page's plan differs from them."""
     make_study(**({"meter": {"ranges": [0.2, 0.6], "tolerance": 0.3, "steps": 4} | other} if other else {}))
     asked = {"tolerance": 0.05, "reliability": 0.98, "steps": 16, "teams": 2, "edges": "-0.1, 0.2, 0.6"}
-    page = ask_as("ada", "referee").get("/studies/cancer/meter", params=asked).text
-    block = re.search(r'id="m-commands">([^<]*)</div>', page)
-    assert block is not None
-    size, plan, seal = html.unescape(block[1]).split("\n")
+    page = ask_as("ada", "referee").page("/studies/cancer/meter", params=asked)
+    size, plan, seal = page.part("#m-commands").soup.get_text().split("\n")
     for command in (size, plan, seal):
         parse(command)
     done = CliRunner().invoke(cli, [*shlex.split(size)[1:], "--json"])
-    assert f"{json.loads(done.stdout)['labels']:,} labels serve 16 submissions" in text_of(page)
+    labels = f"{json.loads(done.stdout)['labels']:,} labels"
+    assert page.part("figure:has(.planm)").text.startswith(f"{labels} serve 16 submissions")
     told = parse(plan).params
     assert (told["study"], told["purpose"], parse(seal).params["purpose"]) == ("cancer", "meter", "meter")
     planned = plan_test_set(
@@ -205,29 +201,29 @@ def test_the_plan_on_the_command_line_is_the_plan_of_the_page(
     assert planned.plan.ranges == (-0.1, 0.2, 0.6)
     expected = asked | {"tail": "clopper-pearson", "method": "path-adaptive", "ambiguous": 5, "one_sided": False}
     assert {name: getattr(planned.plan, name) for name in expected if name != "edges"}.items() <= expected.items()
-    assert f"A planned set asks for {planned.rows:,} examples" in text_of(page)
-    assert 'data-copy="m-commands"' in page
+    beside = page.part(".panel:has([data-copy=m-commands])").text
+    assert f" {labels}," in beside
+    assert f" {planned.rows:,} examples," in beside
 
 
-def test_the_planner_answers_what_the_command_line_answers(make_study: Any, ask_as: Any, text_of: Any) -> None:
+def test_the_planner_answers_what_the_command_line_answers(make_study: Any, ask_as: Any) -> None:
     make_study()
     ada = ask_as("ada", "referee")
     asked = {"tolerance": 0.05, "reliability": 0.99, "steps": 32, "teams": 1, "edges": "0.2, 0.4, 0.6, 0.8"}
-    text = text_of(ada.get("/studies/cancer/meter", params=asked).text)
+    bars = ada.page("/studies/cancer/meter", params=asked).part(".planm").text.split()
     for labels in ("2,446", "5,496", "11,083", "11,361", "56,096", "70,251", "3,628", "3,997"):
-        assert labels in text  # specs/meter.md 5.1, second column
+        assert labels in bars  # specs/meter.md 5.1, second column
     for change, complaint in (
         ({"edges": "a, b"}, "edges are numbers"),
-        ({"edges": "0.4, 0.2"}, "ranges must be rising boundaries"),
+        ({"edges": "0.4, 0.2"}, "ranges must be rising"),
         ({"edges": "nan"}, "ranges must be"),
-        ({"steps": 5000}, "steps must be from 1 to 1,024"),
+        ({"steps": 5000}, "from 1 to 1,024"),
         ({"tolerance": "nan"}, "tolerance must be"),
-        ({"tolerance": "0.0049"}, "tolerance must be at least 0.005"),
-        ({"teams": 33}, "teams must be from 1 to 32"),
+        ({"tolerance": "0.0049"}, "at least 0.005"),
+        ({"teams": 33}, "from 1 to 32"),
     ):
-        page = ada.get("/studies/cancer/meter", params=asked | change)
-        assert page.status_code == 200
-        assert complaint in text_of(page.text)
+        page = ada.page("/studies/cancer/meter", params=asked | change)
+        assert complaint in page.part("[role=alert]").text
     assert ada.get("/studies/cancer/meter", params={"page": 0}).status_code == 400
 
 
@@ -246,7 +242,7 @@ def test_bars_are_on_one_scale_and_the_recommended_one_is_the_planners() -> None
     assert (picture.bars[0].labels, picture.bars[0].is_best) == (best.labels, True)
     whole = [bar for bar in picture.bars if not bar.is_cut]
     assert all(bar.share == pytest.approx(100 * bar.labels / picture.cut_at, abs=0.02) for bar in whole)
-    assert {bar.name for bar in picture.bars if bar.is_cut} == {"fresh set each time", "exact score shown"}
+    assert {bar.name for bar in picture.bars if bar.is_cut} == {METHODS["fresh"][0], METHODS["score"][0]}
     assert "no reactions" not in {bar.name for bar in picture.bars}  # it is no guarantee
 
 
@@ -303,9 +299,10 @@ def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     picture = picture_of(history)
     assert picture.signals is not None
     assert picture.tolerances is not None
-    assert picture.signals.title == "Overfitting left range 1 after submission 2 and range 2 after 3"
-    assert picture.tolerances.title == "2 of 5 planned ambiguous answers used"
-    assert picture.gauge.sentence == "Signal 3 of 4: overfitting 0.13 to 0.25, plus or minus 0.02; measured 0.1640"
+    assert picture.signals.title == finding_of([signal_of(gap, settings.ranges) for gap in gaps])
+    assert picture.tolerances.title.startswith("2 of 5 ")
+    assert picture.gauge.sentence.startswith("Signal 3 of 4: ")
+    assert picture.gauge.sentence.endswith("0.1640")
     assert (picture.gauge.promised, picture.left) == ("0.11 to 0.27", 28)
     for value in (*gaps, 0.05, 0.13, 0.25):
         assert 0 <= picture.signals.top(value) <= 100
