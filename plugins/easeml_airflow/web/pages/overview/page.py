@@ -201,9 +201,8 @@ def _verdict(entry: Assessment) -> Mark | None:
 def now_words(crowd: Crowd) -> tuple[str, str]:
     """What is going on, in one sentence: first the part in bold, then the rest."""
     tenants = counted(crowd.tenants, "tenant")
-    first = f"{counted(crowd.training, 'device is', 'devices are')} training for {tenants}."
-    if not crowd.training:
-        first = f"No trial is training now; {tenants} registered."
+    training = counted(crowd.training, "device is", "devices are") if crowd.training else "No device is"
+    first = f"{training} training now; {tenants} registered."
     wait = (
         f"{counted(crowd.needs, 'study waits', 'studies wait')} for a person"
         if crowd.needs
