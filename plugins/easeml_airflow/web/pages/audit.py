@@ -176,7 +176,7 @@ def _waits(count: int) -> str:
 
 def _facts(figures: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
     n = {act: figures.get(act, 0) for acts in ACTS.values() for act in acts}
-    limits = n["study changed"] + n["tenant changed"]
+    limits = sum(n[act] for act in ACTS[Group.LIMITS])
     refused = n["request refused"] + n["study refused"]
     return [
         (

@@ -11,10 +11,11 @@ from device_rows import add_reasons, add_study, add_trial
 from hypothesis import given
 from hypothesis import strategies as st
 from page_client import Client
+from page_reader import Page
 
 from easeml_airflow.web.app import create_app
 from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_of
-from easeml_airflow.web.pages.compute.page import expected_starts
+from easeml_airflow.web.pages.compute.page import expected_starts, page_of
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
 from easeml_airflow.web.server.airflow_runs import Place
 from easeml_airflow.web.server.auth import Role, Viewer
@@ -27,7 +28,7 @@ from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.audit import audit
-from easeml_core.services.reports.compute import Job, JobState, Lane, at_once
+from easeml_core.services.reports.compute import Job, JobState, Lane, at_once, compute
 from easeml_core.services.selection.backtest import BacktestAnswer
 from easeml_core.services.selection.beliefs import StoppingPrice, StoppingPrices, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
@@ -63,41 +64,50 @@ def limits_of(database, name):
     return found.weight, found.max_parallel, found.quota_seconds
 
 
-def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as, text_of):
-    page = ask_as("ada", "operator").get("/compute")
-    read = text_of(page.text)
-    assert page.status_code == 200
-    assert "2 devices train, 1 trial waits, the longest for" in read
-    assert re.search(r"mine, candidate-1: running, 6\d\.\d min, (59|60)\.\d min left", page.text)
-    assert "secret-project" in read
-    assert "rivals gets 53 % of its due share, lab 240 %" in read  # 2 of 5 hours for 3 quarters of the weight
-    assert "40.0 % of 75.0" in read
-    assert 'data-open="d-rivals"' in page.text
+def seen(database, *, studies=None):
+    """The page as its template gets it."""
+    facts = compute(database.worker, window="6h", studies=studies)
+    return page_of(facts, show_policy(database.worker), {}, is_all=studies is None)
 
 
-def test_live_devices_are_shown_to_who_sees_all_studies_and_their_free_slots_to_all(two, ask_as, text_of):
+def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as):
+    page, view = ask_as("ada", "operator").page("/compute"), seen(two)
+    assert re.match("2 devices .*, 1 trial waits, .* for ", page.lead)
+    assert (view.badge, view.waiting, [wait.study for wait in view.waits]) == ("2 training", 1, ["secret-project"])
+    jobs = [job["title"] for job in page.soup.select(".job")]
+    assert [job for job in jobs if re.match(r"mine, candidate-1: running, 6\d\.\d min, (59|60)\.\d min left", job)]
+    shares = {bar.name: (bar.value, bar.more) for bar in view.shares}
+    assert shares == {"rivals": ("40.0 %", "of 75.0"), "lab": ("60.0 %", "of 25.0")}
+    assert re.match("rivals .* 53 %.* lab 240 %$", view.shares_title)  # 2 of 5 hours for 3 quarters of the weight
+    assert (view.shares_title in page.text, page.has("[data-open=d-rivals]")) == (True, True)
+
+
+def test_live_devices_are_shown_to_who_sees_all_studies_and_their_free_slots_to_all(two, ask_as):
     device = Device("gpu-host-7", "cuda:1", "gpu", "NVIDIA H100", 81_559, "550.54", 3, 1)
     with two.worker.begin() as tx:
         announce_device(tx, device, holder="k")
-    read = text_of(ask_as("ada", "operator").get("/compute").text)
-    assert "Free slots: 2 of kind gpu" in read
-    assert "gpu-host-7 cuda:1 gpu NVIDIA H100 79.6 GiB 550.54 3 2 0 s ago" in read
-    other = text_of(ask_as("vic", rights=of_mine).get("/compute").text)
-    assert "Free slots: 2 of kind gpu" in other
+    read = ask_as("ada", "operator").page("/compute").part("#devices")
+    assert "2 of kind gpu" in read.text
+    (row,) = read.table
+    assert list(row.values())[:-1] == ["gpu-host-7", "cuda:1", "gpu", "NVIDIA H100", "79.6 GiB", "550.54", "3", "2"]
+    other = ask_as("vic", rights=of_mine).get("/compute").text
+    assert "2 of kind gpu" in other
     assert "gpu-host-7" not in other
     with two.worker.begin() as tx:
         for number in range(200):
             announce_device(tx, replace(device, host=f"a-host-{number}", held=0), holder="")
-    read = text_of(ask_as("ada", "operator").get("/compute").text)
-    assert (read.count("a-host-"), "1 more: easeml device list" in read) == (200, True)
+    read = ask_as("ada", "operator").page("/compute").text
+    assert (read.count("a-host-"), "1 more:" in read) == (200, True)
 
 
-def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as, text_of):
-    page = ask_as("vic", rights=of_mine).get("/compute")
-    read = text_of(page.text)
-    assert "1 device trains for you, nothing waits. 1 device trains for other tenants." in read
-    assert "other tenants" in read
-    assert "mine" in read
+def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as):
+    page, view = ask_as("vic", rights=of_mine).get("/compute"), seen(two, studies=["mine"])
+    first, second = view.now
+    assert Page(page.text).lead == first
+    assert ("1 device" in first, "for you" in first, "nothing waits" in first) == (True, True, True)
+    assert ("1 device" in second, "other tenants" in second) == (True, True)
+    assert (view.badge, [bar.name for bar in view.shares]) == ("1 training", ["lab", "other tenants"])
+    assert "mine" in page.text
     assert "rivals" not in page.text
     assert "secret-project" not in page.text
     assert "/compute/tenants" not in page.text
@@ -138,26 +148,26 @@ def test_nobody_but_an_operator_changes_anything(two, ask_as):
         for path in ("/compute/tenants/lab", "/compute/release", "/compute/backtest"):
             answer = ask_as("vic", *roles).post(path, data=LIMITS)
             assert answer.status_code == 403, (roles, path)
-            assert "only the operator may" in answer.text
+            assert "only the operator" in answer.text
     assert limits_of(two, "lab") == (1.0, None, None)
 
 
-def test_a_device_that_fell_silent_is_told_and_its_trial_taken_back(two, ask_as, text_of):
+def test_a_device_that_fell_silent_is_told_and_its_trial_taken_back(two, ask_as):
     add_trial(two, "mine", began=2, lease=-0.5)
     operator = ask_as("ada", "operator")
-    read = text_of(operator.get("/compute").text)
-    assert "1 device does not answer" in read
-    assert re.search(r"mine , candidate-\d+: no heartbeat since", read)
-    assert "Take back" in read
-    assert "Take back" not in text_of(ask_as("vic", rights=of_mine).get("/compute").text)
+    page = operator.page("/compute")
+    (silent,) = page.part(".needs").items
+    assert silent.startswith("1 device ")
+    assert re.search(r"mine , candidate-\d+: no heartbeat since", silent)
+    assert (page.actions["/compute/release"], "Take back" in page.buttons) == (1, True)
+    assert "/compute/release" not in ask_as("vic", rights=of_mine).get("/compute").text
     for _ in range(2):
         assert operator.post("/compute/release").status_code == 303
-    read = text_of(operator.get("/compute").text)
-    assert "does not answer" not in read
-    assert "2 trials wait" in read
+    page = operator.page("/compute")
+    assert (page.has(".needs"), "2 trials wait" in page.lead) == (False, True)
 
 
-def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypatch):
+def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, monkeypatch):
     key = "nightly/manual__1/train/3"
     with two.owner.begin() as tx:
         change(
@@ -169,9 +179,9 @@ def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypat
     monkeypatch.setattr(
         "easeml_airflow.web.pages.compute.page.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")}
     )
-    page = ask_as("ada", "operator").get("/compute").text
-    assert "on gpu-box-3, pool easeml_devices" in text_of(page)
-    assert 'href="/dags/nightly/runs/manual__1/tasks/train/mapped/3"' in page
+    page = ask_as("ada", "operator").page("/compute")
+    assert "on gpu-box-3, pool easeml_devices" in page.text
+    assert page.has('a[href="/dags/nightly/runs/manual__1/tasks/train/mapped/3"]')
     others = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "rivals").get("/compute").text
     assert "gpu-box-3" not in others
     assert "manual__1" not in others
@@ -229,11 +239,10 @@ def test_trials_that_wait_begin_as_devices_of_their_kind_become_free():
     assert expected_starts([], [wait(None, 1.0)], now=HOUR) == [None]
 
 
-def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as, text_of):
-    page = ask_as("ada", "operator").get("/compute").text
-    (told,) = re.findall(r'data-l="Start, about"><time datetime="([^"]+)" data-style="hour">', page)
-    assert abs(datetime.fromisoformat(told) - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=2)
-    assert "Start, about" in text_of(page)
+def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as):
+    (told,) = ask_as("ada", "operator").page("/compute").soup.select('.waits [data-l="Start, about"] time')
+    assert abs(datetime.fromisoformat(told["datetime"]) - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=2)
+    assert told["data-style"] == "hour"
     others = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "rivals").get("/compute").text
     assert "secret-project" in others  # it waits, but of its device they know nothing
     assert "Start, about" not in others
@@ -244,47 +253,48 @@ def test_the_window_and_the_page_of_an_address_may_be_anything(two, ask_as):
     for query in ("window=7d", "window=1y", "window=<b>", "q=%00", "q=RIV", "page=10000"):
         assert operator.get(f"/compute?{query}").status_code == 200, query
     assert operator.get("/compute?page=0").status_code == 400
-    assert 'id="d-lab"' not in operator.get("/compute?q=RIV").text
+    assert not operator.page("/compute?q=RIV").has("#d-lab")
 
 
-def test_an_empty_installation_says_what_comes_first(database, ask_as, text_of):
-    read = text_of(ask_as("ada", "operator").get("/compute").text)
-    assert "0 devices train, nothing waits." in read
-    assert "No device has trained in this time" in read
-    assert "A tenant is made when its first study is registered." in read
+def test_an_empty_installation_says_what_comes_first(database, ask_as, recorded):
+    recorded(ask_as("ada", "operator").page("/compute").recorded(), "compute_of_nothing")
 
 
 # ---- the price of compute
 
 
-def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask_as, text_of):
+def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask_as):
     told = stopping_prices(past.worker).studies
     limits = [entry.stops_above for entry in told]
-    operator = ask_as("ada", "operator")
-    read = text_of(operator.get("/compute").text)
-    assert "No price of compute is set: all 9 studies go on" in read
-    assert f"now no price: {len(limits)} go on" in read
+
+    def view(asked=None):
+        return pricing_of(stopping_prices(past.worker), asked)
+
+    def changed(pricing):
+        return len(pricing.named) + pricing.more
+
+    page = ask_as("ada", "operator").page("/compute").part("#price-panel")
+    assert (": all 9 " in view().title, view().title in page.recorded()) == (True, True)
+    assert f"now no price: {len(limits)} go on" in page.text
     between = (limits[5] + limits[6]) / 2
-    page = operator.get(f"/compute?price={between}").text
-    read = text_of(page)
-    assert f"{price_text(between)}: 6 go on" in read
-    assert "3 more studies would stop" in read
-    assert f"--price-per-second {between / 3600:.6g}" in read
-    assert 'data-copy="price-command"' in page
-    assert page.count("</svg>goes on</span>") == 6
+    page = ask_as("ada", "operator").page(f"/compute?price={between}").part("#price-panel")
+    tried = view(between)
+    assert (tried.effect in page.text, changed(tried), " would stop;" in tried.effect) == (True, 3, True)
+    assert f"{price_text(between)}: 6 go on" in page.text
+    assert f"--price-per-second {between / 3600:.6g}" in page.part("#price-command").text
+    assert page.has("[data-copy=price-command]")
+    assert [list(row.values())[-1] for row in page.table].count("goes on") == 6
     set_policy(past.owner, changes={"price_per_second": between / 3600}, reason="devices are dear")
-    read = text_of(operator.get("/compute").text)
-    assert "At today\u2019s price of compute 6 of 9 studies go on" in read
-    read = text_of(operator.get("/compute?price=0").text)
-    assert "At 0, 3 more studies would go on" in read
+    assert " 6 of 9 " in view().title
+    assert (changed(view(0)), " would go on:" in view(0).effect) == (3, True)
     for study in (entry.study for entry in told[6:]):
         assert beliefs(past.worker, study=study).next is None
 
 
-def test_others_try_a_price_out_on_their_own_studies(past, ask_as, text_of):
+def test_others_try_a_price_out_on_their_own_studies(past, ask_as):
     vic = ask_as("vic", rights=lambda study, tenant, *, write: tenant == "tenant-3")
     page = vic.get("/compute?price=0.5").text
-    assert "No price of compute is set: the one study goes on" in text_of(page)
+    assert ": the one study" in page
     assert "study-3" in page
     assert "study-4" not in page
     assert "easeml policy set" not in page
@@ -295,14 +305,18 @@ def test_a_price_that_is_none_is_refused(two, ask_as):
         assert ask_as("ada", "operator").get(f"/compute?price={price}").status_code == 400, price
 
 
-def test_where_no_price_can_be_told_the_panel_says_why(two, ask_as, text_of):
+def test_where_no_price_can_be_told_the_panel_says_why(two, ask_as):
     operator = ask_as("ada", "operator")
+
+    def panel():
+        return operator.page("/compute").part("#price-panel")
+
     assert pricing_of(None, None).plot is None
     pause_study(two.worker, study="mine", paused=True)
     pause_study(two.worker, study="secret-project", paused=True)
-    assert "No study has anything left to run" in text_of(operator.get("/compute").text)
+    assert ("No study has" in panel().text, panel().has("#price")) == (True, False)
     set_policy(two.owner, changes={"policy": "roundrobin"}, reason="to see")
-    assert "The policy in force, roundrobin, asks for no price" in text_of(operator.get("/compute").text)
+    assert ("roundrobin, asks for" in panel().text, panel().has("#price")) == (True, False)
 
 
 @given(
@@ -334,19 +348,17 @@ def past(database):
     return database
 
 
-def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(past, ask_as, text_of, monkeypatch):
+def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(past, ask_as, monkeypatch):
     monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.LONGEST_SECONDS", 600.0)  # whatever else runs here
     monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.REPEATS", 1)  # each takes a second
     operator = ask_as("ada", "operator")
-    assert "No backtest yet" in text_of(operator.get("/compute").text)
+    assert "No backtest yet" in operator.page("/compute").part("#backtest").text
     assert operator.get("/compute/backtest.json").status_code == 404
     assert operator.post("/compute/backtest").headers["location"] == "/compute#backtest"
-    page = operator.get("/compute")
-    read = text_of(page.text)
-    assert "Device-hours to reach a mean loss of 0.02, replayed on 9 past studies, median of 1 repeat" in read
-    assert "in use" in read
-    assert "roundrobin" in read
-    assert 'href="/compute/backtest.json" download' in page.text
+    shown = operator.page("/compute").part("#backtest")
+    for told in ("mean loss of 0.02,", "on 9 past studies,", "of 1 repeat", "in use", "roundrobin"):
+        assert told in shown.text
+    assert shown.has('a[href="/compute/backtest.json"][download]')
     report = operator.get("/compute/backtest.json")
     assert report.headers["content-disposition"] == 'attachment; filename="easeml-backtest.json"'
     assert report.json()["policies"]["default"]["to_loss"]["0.02"]["cost"] > 0
@@ -356,11 +368,11 @@ def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(pa
     assert operator.post("/compute/backtest").status_code == 303  # the same history: nothing is replayed
 
 
-def test_too_little_history_is_an_answer(two, ask_as, text_of, monkeypatch):
+def test_too_little_history_is_an_answer(two, ask_as, monkeypatch):
     monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.LONGEST_SECONDS", 600.0)
     operator = ask_as("ada", "operator")
     assert operator.post("/compute/backtest").status_code == 303
-    assert "Too little history: 0 of 1 tenants have 3 results or more" in text_of(operator.get("/compute").text)
+    assert ": 0 of 1 tenants have 3 results" in operator.page("/compute").part("#backtest").text
 
 
 def test_a_history_that_is_too_long_names_the_command_and_is_not_tried_again(past):
@@ -409,7 +421,7 @@ def test_without_one_of_its_own_the_page_shows_the_one_that_the_policy_rests_on(
     )
     set_policy(two.owner, changes={}, reason="by backtest", report=to_json(report))
     shown = backtest_of(None, show_policy(two.worker))
-    assert shown.title == "The policy in use saved 1 device-hours against roundrobin"
+    assert "saved 1 device-hours" in shown.title
     assert [(bar.name, bar.width, bar.value, bar.more) for bar in shown.bars] == [
         ("default", 50.0, "1", "in use"),
         ("roundrobin", 100.0, "2", "+1"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asked import Asked
 from attrs import evolve
+from page_reader import Page
 
 from easeml_airflow.web.pages import datasets as data
 from easeml_airflow.web.pages.datasets import lives
@@ -32,7 +32,7 @@ def states(database: Any) -> list[str]:
 
 
 def test_a_developer_sees_public_facts_in_a_page_of_their_own(
-    database: Any, artifacts: Any, make_study: Any, ask_as: Any, text_of: Any, tmp_path: Path
+    database: Any, artifacts: Any, make_study: Any, ask_as: Any, recorded: Any, tmp_path: Path
 ) -> None:
     asked = Asked(database, artifacts, tmp_path, make_study(), "sklearn:breast_cancer")
     asked.want([1, 2, 3])
@@ -40,36 +40,34 @@ def test_a_developer_sees_public_facts_in_a_page_of_their_own(
     developer, referee = (
         client.get("/studies/cancer/data").text for client in (ask_as("dev"), ask_as("ada", "referee"))
     )
-    shown, sealed_view = text_of(developer), text_of(referee)
-    assert "autumn gate" in shown
-    assert "rows; so many looks at once need" in shown or "to keep its own noise in range 1 takes" in shown
-    assert "Version 1" in shown
-    assert "Nothing was fed yet" in shown
+    sealed_view = Page(referee)
+    recorded(Page(developer).recorded(), "data")
     for word in ("wanted", "label", "nats", "Paid", "d-retire", "d-release", "<form"):
         assert word not in developer.replace("Labelled rows", "").replace("aria-label", "").replace("labelledby", "")
-    assert "1 label, 2 wanted" in sealed_view
-    assert "2 labels are wanted" in sealed_view
-    assert referee.count("<dialog") == 3
+    assert [
+        row["Examples"] for row in sealed_view.section("Sealed sets").table if "1 label, 2 wanted" in row["Examples"]
+    ]
+    assert "2 labels" in sealed_view.part("p.now").text
+    assert len(sealed_view.soup.select("dialog")) == 3
     for key in asked.keys[:3]:
-        assert key not in sealed_view
+        assert key not in sealed_view.text
 
 
 def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
-    database: Any, make_study: Any, ask_as: Any, text_of: Any
+    database: Any, make_study: Any, ask_as: Any
 ) -> None:
     make_study()
     acts = [
         ("retire", {"test_set": "1"}),
         ("release", {"test_set": "1"}),
-        ("validate", {"test_set": "1", "add": "true", "reason": "the old one is <worn>"}),
+        ("validate", {"test_set": "1", "add": "true", "reason": "<worn>"}),
     ]
     for client in (ask_as("dev"), ask_as("olga", "operator"), ask_as("lea", "labeler")):
         for act, said in acts:
             assert client.post(f"/studies/cancer/data/{act}", data=said).status_code == 403
     ada = ask_as("ada", "referee")
     early = ada.post("/studies/cancer/data/release", data={"test_set": "1"})
-    assert early.status_code == 409
-    assert "only a retired one can be released" in text_of(early.text)
+    assert (early.status_code, "only a retired" in early.text) == (409, True)
     assert states(database) == ["live", "live"]
     for act, said in acts:
         for _ in range(2):  # each may be repeated
@@ -77,26 +75,25 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
             assert (done.status_code, done.headers["location"]) == (303, "/studies/cancer/data")
     assert states(database) == ["live", "released"]
     (replaced,) = [e for e in audit(database.worker).events if e.act == "validation set replaced"]
-    assert (replaced.who, replaced.door, replaced.reason) == ("ada", "page", "the old one is <worn>")
+    assert (replaced.who, replaced.door, replaced.reason) == ("ada", "page", "<worn>")
     assert replaced.detail == "version 1 → version 2"
-    text = text_of(ada.get("/studies/cancer/data").text)
-    assert "Validation set, version 2" in text
-    validation, _, versions = text.partition("Versions A new version")
-    assert "rows: train" not in validation  # that is how the first version was split, not this one
-    assert "Version 1 registration table; rows: train" in versions
-    assert versions.count("rows: train") == 1
-    assert "another validation set" in text
+    page = ada.page("/studies/cancer/data")
+    assert "version 2" in page.part("#val-h").text
+    assert "rows: train" not in page.part("#validation").text  # that is how the first version was split, not this one
+    made = {row["Version"]: row["Made by"] for row in page.section("Versions").table}
+    assert "registration table; rows: train" in made["Version 1"]
+    assert ("another validation" in made["Version 2"], "rows: train" in made["Version 2"]) == (True, False)
     assert ada.post("/studies/cancer/data/retire", data={"test_set": "99"}).status_code == 404
-    told = {"test_set": "2", "reason": "its examples were <seen>"}
+    told = {"test_set": "2", "reason": "<seen>"}
     assert ada.post("/studies/cancer/data/retire", data=told).status_code == 303
     with database.worker.begin() as tx:
         newest = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
-    assert tuple(newest[0]) == ("ada", "page", "its examples were <seen>")
+    assert tuple(newest[0]) == ("ada", "page", "<seen>")
     assert ada.post("/studies/nope/data/retire", data={"test_set": "1"}).status_code == 404
 
 
 def test_a_worn_validation_set_needs_a_referee(
-    database: Any, make_study: Any, ask_as: Any, text_of: Any, monkeypatch: pytest.MonkeyPatch
+    database: Any, make_study: Any, ask_as: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_study()
 
@@ -107,27 +104,21 @@ def test_a_worn_validation_set_needs_a_referee(
         return replace(found, validation=validation)
 
     monkeypatch.setattr(data, "study_data", worn)
-    page = ask_as("ada", "referee").get("/studies/cancer/data").text
-    assert "1 thing here needs a person Replace the validation set of cancer Replace <it>. The sealed" in text_of(page)
-    assert 'href="/studies/cancer/data#replace">How</a>' in page
-    assert "<it>" not in page
-    assert "needs a person" not in ask_as("dev").get("/studies/cancer/data").text
+    needs = ask_as("ada", "referee").page("/studies/cancer/data").part("#needs")
+    assert ("Replace <it>." in needs.text, needs.has("it")) == (True, False), "as text"
+    assert needs.links == {"How": "/studies/cancer/data#replace"}
+    assert not ask_as("dev").page("/studies/cancer/data").has("#needs")
 
 
 def test_gate_and_data_page_ask_alike_before_a_set_is_retired_or_released(
-    database: Any, make_study: Any, ask_as: Any, text_of: Any
+    database: Any, make_study: Any, ask_as: Any
 ) -> None:
     make_study()
     ada, pages = ask_as("ada", "referee"), ("/studies/cancer/gate", "/studies/cancer/data")
-    for act, means in (
-        ("retire", "The set that was sealed next becomes live; where there is none, the gate gives no verdict."),
-        ("release", "become validation data that every user may read"),
-    ):
-        asked = [re.findall(rf'<dialog id="d-{act}-1".*?</dialog>', ada.get(page).text, re.DOTALL) for page in pages]
-        first, second = (one[0].replace(page, "PAGE") for one, page in zip(asked, pages, strict=True))
-        assert first == second
-        assert f"{act.capitalize()} set 1?" in text_of(first)
-        assert means in text_of(first)
+    for act, means in (("retire", "becomes live"), ("release", "every user")):
+        asked = [str(ada.page(page).part(f"#d-{act}-1").soup).replace(page, "PAGE") for page in pages]
+        assert asked[0] == asked[1]
+        assert (f"{act.capitalize()} set 1?" in asked[0], means in asked[0]) == (True, True)
         assert ada.post(f"{pages[1]}/{act}", data={"test_set": "1"}).status_code == 303
 
 
@@ -135,8 +126,9 @@ def test_a_set_whose_name_is_anothers_number_is_left_alone(database: Any, make_s
     make_study()
     ada = ask_as("ada", "referee")
     plan_test_set(database.referee, study="cancer", name="1", settings={})
-    assert 'name="test_set" value="1"' in ada.get("/studies/cancer/data").text
-    assert ada.post("/studies/cancer/data/retire", data={"test_set": "1"}).status_code == 303
+    asked = ada.page("/studies/cancer/data").part("#d-retire-1").form("/studies/cancer/data/retire").fields
+    assert asked == {"test_set": "1", "reason": ""}
+    assert ada.post("/studies/cancer/data/retire", data=asked).status_code == 303
     ended = {one.test_set_id: (one.name, one.state) for one in list_test_sets(database.worker, study="cancer")}
     assert ended[1] == (None, "retired")
     assert ("1", "planned") in ended.values()
@@ -151,7 +143,7 @@ def test_a_set_of_another_study_is_not_reached(database: Any, make_study: Any, a
 
 
 def test_a_referee_whose_server_has_no_address_sees_what_everybody_may(
-    database: Any, artifacts: Any, make_study: Any, client_of: Any, text_of: Any
+    database: Any, artifacts: Any, make_study: Any, client_of: Any
 ) -> None:
     make_study()
 
@@ -161,9 +153,7 @@ def test_a_referee_whose_server_has_no_address_sees_what_everybody_may(
 
     viewer = Viewer("ada", frozenset({Role.REFEREE}), lambda _study, _tenant, *, write: True)
     client = client_of(Site(lambda: database.worker, lambda: artifacts, away, lambda: viewer))
-    page = client.get("/studies/cancer/data")
-    assert page.status_code == 200
-    assert "was not given the referee's address" in text_of(page.text)
+    assert "the referee's address" in client.page("/studies/cancer/data").text
     assert client.post("/studies/cancer/data/retire", data={"test_set": "1"}).status_code == 503
 
 
@@ -176,13 +166,12 @@ def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, mak
     assert shown == [[("meter", 0 if teams == 1 else None, 4)], [("gate", 0, 3)]]
 
 
-def test_a_study_without_data_is_told_of(database: Any, ask_as: Any, text_of: Any) -> None:
+def test_a_study_without_data_is_told_of(database: Any, ask_as: Any) -> None:
     from easeml_core.services.registration.register import register_study
 
     register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
     for client in (ask_as("dev"), ask_as("ada", "referee")):
-        text = text_of(client.get("/studies/new/data").text)
-        assert "No data yet." in text
-        assert "No sealed set yet" in text
+        page = client.page("/studies/new/data")
+        assert (page.lead, page.has("table"), "No sealed set" in page.text) == ("No data yet.", False, True)
     with database.referee.begin() as tx:
         assert not sealed.is_sealed(tx, 1)
