@@ -1,11 +1,11 @@
 """A new study from the pages: bring data, see the program and its carets, submit; and everybody who may not."""
 
-import html
 import re
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from page_reader import Page
 
 from easeml_airflow.web.pages import new_study
 from easeml_core.entities import StudyState
@@ -15,6 +15,8 @@ from easeml_core.store.tables import studies
 FORM = {"tenant": "garden", "study": "flowers"}
 SETTINGS = {"gate_reliability": "0.9", "gate_steps": "3", "ranges": "0.2, 0.6", "meter_tolerance": "0.2"}
 SETTINGS |= {"meter_reliability": "0.9", "meter_steps": "4", "budget_hours": "2"}
+
+SCRIPT = "<script>alert"
 
 
 def table(rows=900, header="petal,sepal,colour,species"):
@@ -28,18 +30,10 @@ def brought(client, content=None, *, name="My flowers.csv", **form):
     return client.post("/new/data", data=FORM | form, files=files)
 
 
-def fields_of(page):
-    """What the form would send, as a browser would."""
-    sent = {}
-    for tag in re.findall(r"<input [^>]*>", page):
-        found = dict(re.findall(r'([a-z_-]+)="([^"]*)"', tag))
-        if "name" in found and (found.get("type") not in ("radio", "checkbox") or " checked" in tag):
-            sent[html.unescape(found["name"])] = html.unescape(found.get("value", ""))
-    for name, options in re.findall(r'<select [^>]*name="([^"]+)"[^>]*>(.*?)</select>', page, re.DOTALL):
-        chosen = re.findall(r'<option value="([^"]*)" selected', options)
-        sent[name] = html.unescape(chosen[0]) if chosen else ""
-    sent["program"] = html.unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[1])
-    return sent
+def settings_of(client, content=None, **form):
+    """The second page, after a file was brought, and what its form would send."""
+    page = client.page(brought(client, content, **form).headers["location"])
+    return page, page.form("/new/register").fields
 
 
 def study_of(database, name):
@@ -52,20 +46,12 @@ def count_of_studies(database):
         return tx.exec_driver_sql("SELECT count(*) FROM work.studies").scalar()
 
 
-def test_a_newcomer_brings_a_file_sees_its_program_and_registers(ask_as, database, artifacts, text_of):
+def test_a_newcomer_brings_a_file_sees_its_program_and_registers(ask_as, database, artifacts, recorded):
     client = ask_as("ann")
-    first = client.get("/new")
-    assert "At most 256 MB" in text_of(first.text)
-    moved = brought(client)
-    assert moved.status_code == 303
-    page = client.get(moved.headers["location"])
-    words = text_of(page.text)
-    assert "900 rows; 2 classes to tell apart." in words
-    assert "Template 5a: table classification" in words
-    assert "hist_gradient_boosting" in words
-    assert "input: petal :: Tensor[1] is not Tensor[A,B,C]" in words, "why the others did not match"
-    assert "csv My_flowers.csv" in words
-    fields = fields_of(page.text)
+    assert "At most 256 MB" in client.page("/new").text
+    assert brought(client).status_code == 303
+    page, fields = settings_of(client)
+    recorded(re.sub(r"uploaded [0-9-]+", "uploaded (day)", page.recorded()), "new_study")
     assert (fields["target"], fields["task"]) == ("species", "classification")
     assert "colour :: Category[2]" in fields["program"]
     assert "weight" not in fields, "an operator's"
@@ -85,28 +71,28 @@ def test_a_newcomer_brings_a_file_sees_its_program_and_registers(ask_as, databas
     )
 
 
-def test_mistakes_are_pointed_at_where_they_are(ask_as, text_of):
+def test_mistakes_are_pointed_at_where_they_are(ask_as):
     client = ask_as("ann")
-    fields = fields_of(client.get(brought(client).headers["location"]).text)
+    _, fields = settings_of(client)
     wrong = fields["program"].replace("Category[2]", "Kategory[2]", 1)
-    page = client.post("/new/check", data=fields | {"program": wrong, "condition": "n - o > 0.02 +- 0.1"})
-    assert page.status_code == 200
-    words = text_of(page.text)
+    answer = client.post("/new/check", data=fields | {"program": wrong, "condition": "n - o > 0.02 +- 0.1"})
+    assert answer.status_code == 200
+    page = Page(answer.text)
+    program, condition, parts = (page.part(f"#{part}-check") for part in ("program", "condition", "parts"))
     line = next(i for i, text in enumerate(wrong.splitlines(), start=1) if "Kategory" in text)
-    assert f"Line {line}, column" in words
-    assert "unknown kind of field 'Kategory'" in words
-    assert "Column 13: expected a tolerance" in words
-    assert "Not so yet: see what is marked above" in words
-    assert page.text.count('<span class="car"') == 2
-    marked = re.search(
-        r'<span class="wrong">([^<]*)</span>[^<]*<span class="car" aria-hidden="true">( *)(\^+)', page.text
-    )
-    assert len(html.unescape(marked[1])) == len(marked[3])
+    assert f"Line {line}, column" in program.text
+    assert "'Kategory'" in program.text
+    assert "Column 13:" in condition.text
+    assert ("Not so yet:" in parts.text, "what is marked" in parts.text) == (True, True)
+    code, marked, caret = (program.part(css).soup.get_text() for css in (".code", ".wrong", ".car"))
+    assert caret == " " * code.index(marked) + "^" * len(marked)
+    assert condition.part(".car").soup.get_text() == " " * 12 + "^"
 
     refused = client.post("/new/register", data=fields | {"program": wrong})
     assert refused.status_code == 400
-    assert "Kategory" in re.search(r'role="alert">.*?<b>(.*?)</b>', refused.text, re.DOTALL)[1]
-    assert fields_of(refused.text)["program"] == wrong, "what was typed stays"
+    page = Page(refused.text)
+    assert "Kategory" in page.part("[role=alert] b").text
+    assert page.form("/new/register").fields["program"] == wrong, "what was typed stays"
 
 
 @pytest.mark.parametrize(
@@ -123,33 +109,33 @@ def test_mistakes_are_pointed_at_where_they_are(ask_as, text_of):
         ({"program": "{input: {[Tensor[1]], []}, output: {[Category[2]], [a, b, c]}}"}, "output"),
     ],
 )
-def test_a_wrong_setting_is_told_and_nothing_is_registered(ask_as, database, text_of, changes, words):
+def test_a_wrong_setting_is_told_and_nothing_is_registered(ask_as, database, changes, words):
     fields = FORM | SETTINGS | {"source": "sklearn:iris", "request_key": "k"}
     page = ask_as("ann").post("/new/register", data=fields | changes)
     assert page.status_code == 400
-    assert words in text_of(page.text)
+    assert words in Page(page.text).text
     assert count_of_studies(database) == 0
 
 
-def test_too_few_rows_are_told_with_the_planners_figures(ask_as, text_of):
-    client = ask_as("ann")
-    words = text_of(client.get("/new?tenant=lab&study=iris&source=sklearn:iris").text)
-    assert "Not so yet: the sealed meter set needs at least 260 examples" in words
-    assert "150 rows; 3 classes to tell apart" in words or "149 rows; 3 classes to tell apart" in words
+def test_too_few_rows_are_told_with_the_planners_figures(ask_as):
+    page = ask_as("ann").page("/new?tenant=lab&study=iris&source=sklearn:iris")
+    why = page.part("#parts-check .note.warn").text
+    assert ("meter set" in why, "260 examples" in why) == (True, True)
+    assert re.match("(150|149) rows; 3 classes ", page.lead)
 
 
-def test_looking_again_infers_anew(ask_as, text_of):
+def test_looking_again_infers_anew(ask_as):
     client = ask_as("ann")
-    fields = fields_of(client.get(brought(client).headers["location"]).text)
-    page = client.post("/new/look", data=fields | {"target": "petal", "task": "regression"})
-    assert "numbers to predict" in text_of(page.text)
-    assert "table regression" in text_of(page.text)
-    assert "petal :: Tensor[1]" in fields_of(page.text)["program"].partition("output")[2]
-    assert 'placeholder="within:0.5"' in page.text
+    _, fields = settings_of(client)
+    page = Page(client.post("/new/look", data=fields | {"target": "petal", "task": "regression"}).text)
+    assert "numbers to predict" in page.lead
+    assert "table regression" in page.part("#program-match h3").text
+    assert "petal :: Tensor[1]" in page.form("/new/register").fields["program"].partition("output")[2]
+    assert page.has("[name=hit][placeholder='within:0.5']")
     assert client.get("/new/look").headers["location"] == "/new"
 
 
-def test_who_may_not_gets_a_sentence_and_leaves_nothing(ask_as, artifacts, database, text_of):
+def test_who_may_not_is_refused_and_leaves_nothing(ask_as, artifacts, database):
     asked = []
 
     def rights(study, tenant, *, write):
@@ -163,8 +149,7 @@ def test_who_may_not_gets_a_sentence_and_leaves_nothing(ask_as, artifacts, datab
         client.post("/new/check", data=FORM | {"source": "sklearn:iris"}),
         client.post("/new/register", data=FORM | {"source": "sklearn:iris", "request_key": "k"}),
     ):
-        assert answer.status_code == 403
-        assert "you may not register studies of tenant 'garden'" in text_of(answer.text)
+        assert (answer.status_code, "of tenant 'garden'" in Page(answer.text).text) == (403, True)
     assert ("flowers", "garden", True) in asked
     assert artifacts.tenants() == []
     assert count_of_studies(database) == 0
@@ -173,16 +158,15 @@ def test_who_may_not_gets_a_sentence_and_leaves_nothing(ask_as, artifacts, datab
 
 def test_tenants_are_offered_to_those_who_may_register_for_them(ask_as, make_study):
     make_study("cancer", tenant="clinic")
-    assert '<option value="clinic">' in ask_as("ann").get("/new").text
+    assert ask_as("ann").page("/new").has("#n-tenants option[value=clinic]")
     assert "clinic" not in ask_as("eve", rights=lambda _study, tenant, *, write: tenant != "clinic").get("/new").text
 
 
-def test_another_tenants_upload_is_not_there(ask_as, text_of):
+def test_another_tenants_upload_is_not_there(ask_as):
     client = ask_as("ann")
     source = parse_qs(urlsplit(brought(client).headers["location"]).query)["source"][0]
     page = client.get("/new", params={"tenant": "other", "study": "flowers", "source": source})
-    assert page.status_code == 400
-    assert "there is no upload 'My_flowers.csv'" in text_of(page.text)
+    assert (page.status_code, "no upload 'My_flowers.csv'" in Page(page.text).text) == (400, True)
 
 
 def test_an_operator_gives_a_weight(ask_as, database):
@@ -191,12 +175,12 @@ def test_an_operator_gives_a_weight(ask_as, database):
     assert study_of(database, "flowers").weight == 2.5
 
 
-def test_sources_of_the_referees_are_named_and_not_read(ask_as, database, text_of):
+def test_sources_of_the_referees_are_named_and_not_read(ask_as, database):
     client = ask_as("ann")
     moved = client.post("/new/data", data=FORM | {"points": "csv:flowers.csv"}, files={"file": ("", b"")})
-    page = client.get(moved.headers["location"])
-    assert "Only the referee reads this source." in text_of(page.text)
-    fields = fields_of(page.text) | {"target": "species"}
+    page = client.page(moved.headers["location"])
+    assert "Only the referee" in page.lead
+    fields = page.form("/new/register").fields | {"target": "species"}
     assert client.post("/new/register", data=fields).status_code == 303
     assert study_of(database, "flowers").source == "csv:flowers.csv"
 
@@ -204,18 +188,18 @@ def test_sources_of_the_referees_are_named_and_not_read(ask_as, database, text_o
 @pytest.mark.parametrize(
     ("form", "file", "words"),
     [
-        ({"study": "<script>alert(1)</script>"}, b"a,b\n1,2\n", "study must be 1 to 63 of a-z, 0-9"),
+        ({"study": f"{SCRIPT}(1)</script>"}, b"a,b\n1,2\n", "study must be 1 to 63 of a-z, 0-9"),
         ({"tenant": "../other"}, b"a,b\n1,2\n", "tenant must be 1 to 63 of a-z, 0-9"),
         ({"points": "sklearn:iris"}, b"a,b\n1,2\n", "data must be a file, or the name of a source"),
         ({}, b"", "file must be not empty"),
         ({"source": "x" * 2001}, b"a,b\n1,2\n", "source has 2,001 characters"),
     ],
 )
-def test_a_wrong_first_step_is_told(ask_as, text_of, form, file, words):
+def test_a_wrong_first_step_is_told(ask_as, form, file, words):
     page = brought(ask_as("ann"), file, **form)
     assert page.status_code == 400
-    assert words in text_of(page.text)
-    assert "<script>alert" not in page.text
+    assert words in Page(page.text).text
+    assert SCRIPT not in page.text
 
 
 @pytest.mark.parametrize(
@@ -228,29 +212,28 @@ def test_a_wrong_first_step_is_told(ask_as, text_of, form, file, words):
         ("a.parquet", b"PAR1", "a.parquet"),
     ],
 )
-def test_a_damaged_file_is_told_with_its_name_and_not_its_place(ask_as, text_of, name, content, words):
+def test_a_damaged_file_is_told_with_its_name_and_not_its_place(ask_as, name, content, words):
     client = ask_as("ann")
     page = client.get(brought(client, content, name=name).headers["location"])
     assert page.status_code == 400
-    assert words in text_of(page.text)
+    assert words in Page(page.text).text
     assert "/tmp" not in page.text
 
 
 def test_what_stands_in_the_data_is_escaped(ask_as):
     client = ask_as("ann")
-    content = table(header="<img src=x onerror=alert(1)>,sepal,colour,species").replace(b"iris", b"<script>i</script>")
-    page = client.get(brought(client, content).headers["location"]).text
-    assert "&lt;img src=x" in page
-    assert "<img" not in page
-    assert "<script>i" not in page
+    image = "<img src=x onerror=alert(1)>"
+    content = table(header=f"{image},sepal,colour,species").replace(b"iris", f"{SCRIPT}</script>".encode())
+    page, _ = settings_of(client, content)
+    assert (image in page.text, SCRIPT in page.text) == (True, True)
+    assert (page.has("img"), page.has("script:-soup-contains('alert')")) == (False, False), "as text"
 
 
-def test_a_file_that_is_too_large_is_refused_while_it_comes(ask_as, monkeypatch, artifacts, text_of):
+def test_a_file_that_is_too_large_is_refused_while_it_comes(ask_as, monkeypatch, artifacts):
     monkeypatch.setattr(new_study, "MOST_UPLOAD_BYTES", 3_000_000)
     client = ask_as("ann")
     page = brought(client, b"x" * 3_100_000)
-    assert page.status_code == 413
-    assert "a file may have at most 3 MB here" in text_of(page.text)
+    assert (page.status_code, "at most 3 MB" in page.text) == (413, True)
 
     async def pieces():
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
@@ -262,13 +245,13 @@ def test_a_file_that_is_too_large_is_refused_while_it_comes(ask_as, monkeypatch,
     assert artifacts.tenants() == []
 
 
-def test_a_tenant_does_not_fill_the_place_where_all_artifacts_lie(ask_as, monkeypatch, text_of):
+def test_a_tenant_does_not_fill_the_place_where_all_artifacts_lie(ask_as, monkeypatch):
     monkeypatch.setattr(new_study, "MOST_UPLOADS", 2)
     client = ask_as("ann")
     assert [brought(client, b"a,b\n1,2\n").status_code for _ in range(3)] == [303, 303, 409]
     other = brought(client, b"a,b\n1,2\n", tenant="other")
     assert other.status_code == 409, "a name of a tenant costs nothing, so a person has a limit, too"
-    assert "2 files of user 'ann' came today" in text_of(other.text)
+    assert "2 files of user 'ann'" in Page(other.text).text
     assert brought(ask_as("bob"), b"a,b\n1,2\n").status_code == 303
 
 
