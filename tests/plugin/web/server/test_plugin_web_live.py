@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from page_client import without_times
+from page_reader import Page
 from waiting import at_rest
 
 from easeml_airflow.web import live
@@ -124,13 +125,12 @@ def test_a_stream_ends_after_a_while_so_that_rights_and_studies_are_looked_at_an
 
 def test_a_page_brings_along_what_it_says_when_it_cannot_look_again(ask_as, monkeypatch):
     monkeypatch.setenv("AIRFLOW__EASEML__PAGE_REFRESH_SECONDS", "7")
-    page = ask_as("ada", "operator").get("/").text
-    assert '<div class="notes" id="notes" role="status"></div>\n<main' in page, "it is heard only where it was empty"
-    failed, polls = (
-        page.split(f'<template id="note-{name}">')[1].split("</template>")[0] for name in ("failed", "polls")
-    )
-    assert failed.count("data-again") == failed.count("data-why") == failed.count("data-read-at") == 1
-    assert "<b>No live updates.</b> This page asks every 7 s instead." in polls
+    page = ask_as("ada", "operator").page("/")
+    notes = page.part("#notes[role=status]").soup
+    assert (list(notes.children), notes.find_next_sibling().name) == ([], "main"), "heard only where it was empty"
+    failed, polls = (page.part(f"template#note-{name}") for name in ("failed", "polls"))
+    assert all(failed.part(f"[{mark}]") for mark in ("data-again", "data-why", "data-read-at"))
+    assert "every 7 s" in str(polls.soup)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_an_error_page_offers_what_helps(client_of, method, path, again):
 
     operator = Viewer("ada", frozenset({Role.OPERATOR}))
     client = client_of(Site(away, away, away, lambda: operator))
-    page = client.request(method, path, headers={"sec-fetch-site": "same-origin"}).text
-    assert 'role="alert" id="wrong"' in page, "by this the page's script knows that it holds nothing worth keeping"
-    assert ('<a class="btn primary" href="">Try again</a>' in page) is again
-    assert ("This page looks again by itself." in page) is again
+    page = Page(client.request(method, path, headers={"sec-fetch-site": "same-origin"}).text)
+    wrong = page.part("#wrong[role=alert]")  # by this the page's script knows that it holds nothing worth keeping
+    assert page.has('a.btn.primary[href=""]') is again
+    assert ("looks again" in wrong.text) is again

@@ -55,7 +55,7 @@ def test_each_study_may_have_a_dag_of_its_own(viewer_of, monkeypatch):
 def test_no_dag_stands_for_studies_of_two_teams(viewer_of, monkeypatch):
     """Else ``c`` of ``a_b`` and ``b_c`` of ``a`` would have the same rights."""
     monkeypatch.setenv("AIRFLOW__EASEML__API_DAG", "{tenant}_{study}")
-    with pytest.raises(ConfigError, match="not both: two teams' studies could share a DAG"):
+    with pytest.raises(ConfigError, match="not both"):
         auth.dag_of("c", "a_b")
 
 
