@@ -137,7 +137,8 @@ def test_nobody_else_is_told_and_airflow_is_not_even_asked(looks, database, ask_
         page = other.get(path)
         assert page.status_code == 200
         assert title not in page.text
-        assert not ("/audit#forced" in page.text or Page(page.text).has("#forced"))
+        assert "/audit#forced" not in page.text
+        assert not Page(page.text).has("#forced")
         assert ASKED.page not in page.text
     assert action_items.count_needs(database.worker, Viewer("una", frozenset(map(Role, roles)))) >= 0
     assert len(looks) == 1  # what the fixture has put there
