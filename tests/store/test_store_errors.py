@@ -351,6 +351,22 @@ def test_a_savepoint_is_undone_alone(store: Any, fail: Any, kind: type[Exception
         assert scalar(tx, "SELECT string_agg(name, ' ' ORDER BY name) FROM work.tenants") == "before kept"
 
 
+def test_an_error_that_ends_the_transaction_is_not_undone_alone_before(store: Any) -> None:
+    undone: list[int] = []
+
+    def note(*_: Any) -> None:
+        undone.append(1)
+
+    event.listen(store._engine, "rollback_savepoint", note)
+    try:
+        for ending in ((ZeroDivisionError,), ()):
+            with pytest.raises(ZeroDivisionError), store.begin() as tx, savepoint(tx, ending=ending):
+                stumble_after_a_good_one(tx)
+            assert len(undone) == (not ending)
+    finally:
+        event.remove(store._engine, "rollback_savepoint", note)
+
+
 def test_transactions_that_wait_for_each_other_may_try_again(database: Any) -> None:
     meet = Barrier(2)
 

@@ -207,6 +207,29 @@ def test_a_thread_that_fails_is_not_started_again_by_each_look(
     assert len(tries) == 1
 
 
+def test_a_machine_without_a_thread_to_spare_is_said_and_the_next_look_tries_again(
+    installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, trial = Watch(installation.store), suggest(installation)
+    first = watch.of(trial.study)
+    watch._took, watch._rests_until = 2.0, 0.0  # as a large installation's: a thread learns anew
+    installation.end(trial)
+
+    def refuse(_: Any) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="new thread"):
+                watch.of(trial.study)
+    assert watch.of(trial.study) is first
+    with watch._mutex:  # the thread has ended
+        pass
+    assert watch.of(trial.study) is not first
+
+
 @settings(deadline=None)
 @given(st.floats(-6, 6), st.floats(0.02, 2.5))
 def test_the_band_holds_80_percent_of_a_logit_normal_quality(mu: float, s: float) -> None:
