@@ -111,7 +111,7 @@ def show(study: str, model_id: int, database: str | None, as_json: bool) -> None
         shown["trained by"] = "not recorded: the trial was claimed by a version of easeml that kept no record"
     for name, value in shown.items():
         text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else cell(value)
-        click.echo(f"{name.replace('_', ' '):>24}  {plain(text)}")
+        click.echo(f"{name.replace('_', ' '):>25}  {plain(text)}")
 
 
 def _move(entry: ListedModel) -> str:

@@ -26,7 +26,7 @@ from easeml_core.cli.connection import (
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from easeml_core.services.operations.units import Machine
@@ -182,7 +182,7 @@ def referee(
     if once:
         with own_fork_server():
             answered = worker.run_once()
-        show_json(AnsweredRequests(answered)) if as_json else click.echo(f"{answered} requests answered")
+        show_json(AnsweredRequests(answered)) if as_json else click.echo(f"{counted(answered, 'request')} answered")
         return
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

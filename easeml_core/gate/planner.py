@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import ESTIMATORS, choice, require
 from easeml_core.entities import Mode
-from easeml_core.errors import ConditionSyntaxError
+from easeml_core.errors import ConditionSyntaxError, counted
 from easeml_core.gate.condition import DIFFERENCE, LINEAR, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
@@ -177,7 +177,7 @@ def plan_gate(
         )
     others = log_weight + other_conditions_log_cost(other_conditions, mode=mode)
     level = (
-        f"{steps} step(s) under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}"
+        f"{counted(steps, 'step')} under adaptivity {adaptivity}{f', {changes} so far were changes' if changes else ''}"
         f"{f', {others:.4g} for other answers' if others else ''}: "
         f"ln M = {log_tests:.4g}, delta = {1 - reliability:.6g}, so ln(delta / M) = {log_level:.4g}"
         f"{_shared(slices, mode, estimator)}"

@@ -154,7 +154,7 @@ REFUSED: tuple[tuple[Callable[[easeml.Study], object], str], ...] = (
     (lambda study: study.submit(LogisticRegression(), format="skops", message="x"), "format must be left out"),
     (lambda study: study.gate("7"), "model must be a whole number, its id, got '7'"),
     (lambda study: study.gate(condition="n >"), "condition: "),
-    (lambda study: study.promote(99), "there is no model of study 'cancer' 99"),
+    (lambda study: study.promote(99), "study 'cancer' has no model 99"),
     (lambda study: study.explain(True), "trial must be a whole number"),
     (lambda study: study.predict([]), "has no model in production yet"),
     (lambda study: study.predict(INPUTS, model="best"), "has no trained model yet"),

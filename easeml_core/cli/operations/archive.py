@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,17 +12,15 @@ from easeml_core.cli.output import example, plain, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.cli.output import Columns
     from easeml_core.services.studies.archive import ChangedStudy, ChangedTenant, WithdrawnCandidate
 
 
-def _why_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    text = "The reason, of at most 500 characters; the audit has it."
-    return click.option("--why", required=required, default=None if required else "", help=text)
-
-
+_WHY = "The reason, of at most 500 characters; the audit has it."
+_why_option = click.option("--why", required=True, help=_WHY)
+_optional_why_option = click.option("--why", default="", help=_WHY)
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Check it and say what would change; change nothing.")
 _yes_option = click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
 _withdraw_option = click.option(
@@ -42,7 +40,7 @@ def confirm(question: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 @click.command("archive", epilog=example("easeml study archive flwoers --why 'a typo in its name' --dry-run"))
 @click.argument("name", type=STUDY)
-@_why_option(required=True)
+@_why_option
 @_withdraw_option
 @_dry_run_option
 @_yes_option
@@ -64,7 +62,7 @@ def archive_study(
 
 @click.command("restore", epilog=example("easeml study restore flowers"))
 @click.argument("name", type=STUDY)
-@_why_option(required=False)
+@_optional_why_option
 @_dry_run_option
 @store_options
 def restore_study(name: str, why: str, dry_run: bool, database: str | None, as_json: bool) -> None:
@@ -80,7 +78,7 @@ def restore_study(name: str, why: str, dry_run: bool, database: str | None, as_j
 
 @click.command("delete", epilog=example("easeml study delete flwoers --why 'a typo in its source' --dry-run"))
 @click.argument("name", type=STUDY)
-@_why_option(required=True)
+@_why_option
 @_dry_run_option
 @_yes_option
 @store_options
@@ -145,7 +143,7 @@ def show_archived(database: str | None, as_json: bool) -> None:
 @click.command("withdraw", epilog=example("easeml candidate withdraw flowers deep-tree --why 'it overfits'"))
 @click.argument("study", type=STUDY)
 @click.argument("name")
-@_why_option(required=True)
+@_why_option
 @store_options
 def withdraw_candidate(study: str, name: str, why: str, database: str | None, as_json: bool) -> None:
     """Leave a candidate out of all further suggestions and retries; its results and models stay.
@@ -161,7 +159,7 @@ def withdraw_candidate(study: str, name: str, why: str, database: str | None, as
 @click.command("restore", epilog=example("easeml candidate restore flowers deep-tree"))
 @click.argument("study", type=STUDY)
 @click.argument("name")
-@_why_option(required=False)
+@_optional_why_option
 @store_options
 def restore_candidate(study: str, name: str, why: str, database: str | None, as_json: bool) -> None:
     """Let a withdrawn candidate be suggested again, on data for which it has no trial."""
@@ -185,7 +183,7 @@ def _show_candidate(done: WithdrawnCandidate, verb: str, as_json: bool) -> None:
 
 @click.command("archive", epilog=example("easeml tenant archive garden --why 'the project is over' --dry-run"))
 @click.argument("name")
-@_why_option(required=True)
+@_why_option
 @_withdraw_option
 @_dry_run_option
 @_yes_option
@@ -208,7 +206,7 @@ def archive_tenant(
 
 @click.command("restore", epilog=example("easeml tenant restore garden"))
 @click.argument("name")
-@_why_option(required=False)
+@_optional_why_option
 @store_options
 def restore_tenant(name: str, why: str, database: str | None, as_json: bool) -> None:
     """Let an archived tenant register studies again; its studies are restored one by one, its logins made anew."""
@@ -219,7 +217,7 @@ def restore_tenant(name: str, why: str, database: str | None, as_json: bool) -> 
 
 @click.command("delete", epilog=example("easeml tenant delete gardne --why 'a typo'"))
 @click.argument("name")
-@_why_option(required=True)
+@_why_option
 @_dry_run_option
 @_yes_option
 @store_options

@@ -132,7 +132,7 @@ def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | Non
         show_json(done)
         return
     for one in done.orphans:
-        click.echo(f"{one.path}: {one.bytes:,} bytes, {one.days:,.1f} days old")
+        click.echo(f"{one.path}: {counted(one.bytes, 'byte')}, {one.days:,.1f} days old")
     click.echo(f"{counted(len(done.orphans), 'file')} that no row names, {done.removed:,} removed")
     if done.trashed or done.restored or done.uploads:
         click.echo(

@@ -305,8 +305,9 @@ def last_verdict(store: Store, *, study: str, model_id: int) -> int:
     """
     asked = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
     if model_id not in asked:
-        kind = f"model of study {study!r}"
-        raise NotFoundError(kind, model_id, remedy=f"see `easeml model list {study}`")
+        raise NotFoundError(
+            kind="model", name=model_id, owner=f"study {study!r}", remedy=f"see `easeml model list {study}`"
+        )
     found = asked[model_id]
     if found is None:
         message = (

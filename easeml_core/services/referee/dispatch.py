@@ -183,8 +183,8 @@ _REGISTER_AGAIN = "; correct that and register the study again"
 """Part of every refusal to seal a study's data."""
 
 _FORCED_REFUSED = (
-    "this referee takes no forced promotion from a task; let who may, run `easeml model promote --force` with the "
-    "referee's address, or start the referee with --allow-forced"
+    "this referee takes no forced promotion from a task; run `easeml model promote --force` with the referee's "
+    "address, or start the referee with --allow-forced"
 )
 
 

@@ -90,7 +90,9 @@ def test_an_unknown_is_settled_by_the_mode(run: Callable[..., Any], data: dict[s
     assert (kind.status, kind.json["verdict"], kind.json["released"]) == (0, "UNKNOWN", "pass")
 
 
-def test_labels_of_disagreements_suffice(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+def test_labels_of_disagreements_suffice(
+    run: Callable[..., Any], data: dict[str, Any], tmp_path: Path, recorded: Callable[..., None]
+) -> None:
     apart = np.flatnonzero(data["old"] != data["new"])
     names = [data["names"][i] for i in apart]
     some = write(tmp_path / "some.csv", "label", data["labels"][apart], names)
@@ -99,12 +101,10 @@ def test_labels_of_disagreements_suffice(run: Callable[..., Any], data: dict[str
     assert run("gate", "decide", *BETTER, *files, "--json").json == full
     answer = run("gate", "decide", "--condition", "n > 0.5 +/- 0.1", *files)
     assert (answer.status, answer.out) == (2, "")
-    assert "some.csv lacks 1," in answer.err
-    assert "labels that the verdict needs next: 'img" in answer.err
+    recorded(answer.err.replace(f"{tmp_path}/", ""), "gate_decide_labels_missing")
     fewer = write(tmp_path / "fewer.csv", "label", data["labels"][apart[1:]], names[1:])
     answer = run("gate", "decide", *BETTER, "--labels", fewer, *data["files"][2:])
-    assert answer.status == 2
-    assert f"fewer.csv lacks 1 label that the verdict needs next: '{names[0]}'" in answer.err
+    assert (answer.status, "fewer.csv lacks 1 label " in answer.err, f"'{names[0]}'" in answer.err) == (2, True, True)
 
 
 def test_d_alone_needs_no_labels(run: Callable[..., Any], data: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def test_labels_are_asked_for_step_by_step_whatever_the_order_of_the_files(
             break
         header, *wanted = (tmp_path / "wanted.csv").read_text().splitlines()
         assert (header, len(wanted), set(wanted) & set(known)) == ("example", 200, set())
-        assert f"lacks 200 labels that the verdict needs next: {wanted[0]!r}" in answer.err
+        assert ("lacks 200 labels" in answer.err, repr(wanted[0]) in answer.err) == (True, True)
         known += wanted
     assert answer.json == whole | {"warnings": answer.json["warnings"]}
     assert whole["labels"] == len(known) or whole["labels"] > len(known) - 200
@@ -161,10 +161,8 @@ def test_names_that_a_spreadsheet_would_run_are_written_guarded_and_taken_in_eit
         answers.append(run("gate", "decide", *plan, *files, "--labels", str(truth), "--json").json)
     assert answers[0] == answers[1]
     (tmp_path / "both.csv").write_text(f"example,label\n{names[0]},dog\n'{names[0]},cat\n")
-    assert (
-        "examples without a prediction"
-        in run("gate", "decide", *plan, *files, "--labels", str(tmp_path / "both.csv")).err
-    )
+    twice = run("gate", "decide", *plan, *files, "--labels", str(tmp_path / "both.csv"))
+    assert "without a prediction" in twice.err
 
 
 def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
@@ -180,10 +178,10 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
     assert answer.json["slices"]["young"]["examples"] == 1000
     assert run("gate", "decide", *asked, "--slice", "young: n > 0.95 +/- 0.1").out == "fail\n"
     for wrong, message in [
-        (("--slice", "teen: n > 0.5 +/- 0.1"), "slice 'teen' has no examples; slices of this set: 'old', 'young'"),
-        (("--slice", "n > 0.5 +/- 0.1"), '--slice must be "NAME: CONDITION"'),
-        (("--slice", "old: n > 0 +/- 1", "--slice", "old: d < 1 +/- 1"), "names a slice twice"),
-        ((), "--slices and --slice belong together"),
+        (("--slice", "teen: n > 0.5 +/- 0.1"), "'old', 'young'"),
+        (("--slice", "n > 0.5 +/- 0.1"), '"NAME: CONDITION"'),
+        (("--slice", "old: n > 0 +/- 1", "--slice", "old: d < 1 +/- 1"), "slice twice"),
+        ((), "--slice belong together"),
     ]:
         answer = run("gate", "decide", *asked, *wrong)
         assert (answer.status, answer.out) == (2, "")
@@ -194,11 +192,11 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
     ("arguments", "message"),
     [
         (("--condition", "n - o > 0.02"), "expected a tolerance"),
-        (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
-        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
-        (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
-        (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot be read"),
-        (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero is larger than 256 MB"),
+        (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "1 to 32"),
+        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2"),
+        (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "'--mode'"),
+        (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot"),
+        (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero is larger"),
         (("--condition", "n > 0.5 +/- 0.1", "--colour", "red"), "No such option"),
         ((), "give --condition"),
     ],
@@ -260,24 +258,20 @@ def test_a_script_says_it_all(run: Callable[..., Any], data: dict[str, Any], tmp
     by_script = run("gate", "decide", "--script", "ml.yml", *data["files"], "--json").json
     assert by_script == run("gate", "decide", *BETTER, *data["files"], "--json").json
     answer = run("gate", "decide", "--script", "ml.yml", "--steps", "5", *data["files"])
-    assert answer.status == 2
-    assert "--script holds the whole plan; leave out --steps" in answer.err
+    assert (answer.status, "leave out --steps" in answer.err) == (2, True)
     (tmp_path / "early.yml").write_text(SCRIPT + "  - sampling: early\n  - power: 0.9\n")
     early = run("gate", "decide", "--script", "early.yml", *data["files"], "--json").json
     options = ("--sampling", "early", "--power", "0.9")
     assert early == run("gate", "decide", *BETTER, *options, *data["files"], "--json").json != by_script
     answer = run("gate", "decide", "--script", "gone.yml", *data["files"])
-    assert answer.status == 2
-    assert "gone.yml cannot be read" in answer.err
+    assert (answer.status, "gone.yml cannot" in answer.err) == (2, True)
 
 
-def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
+def test_selftest(run: Callable[..., Any], data: dict[str, Any], recorded: Callable[..., None]) -> None:
     small = ("--runs", "40", "--examples", "400")
     answer = run("gate", "selftest", *small)
-    assert answer.status == 0
-    assert "identical models passed" in answer.out
-    assert answer.err == ""  # no bar without a terminal
-    assert "fits the promised 0.05" in answer.out
+    assert (answer.status, answer.err) == (0, "")  # no bar without a terminal
+    recorded(answer.out, "gate_selftest")
     report = run("gate", "selftest", *small, "--json").json
     assert report["level"] == pytest.approx(math.exp(report["log_level"]))
     assert report["compatible"] is True
@@ -286,9 +280,9 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
     real = run("gate", "selftest", *small, *data["files"], "--json").json
     assert real["labels"] == pytest.approx(400 * 0.16, abs=8)
     for arguments, message in [
-        (("--labels", "x.csv"), "--labels, --old and --new belong together"),
-        (("--condition", "n > 0.5 +/- 0.1"), "take one that they do not satisfy"),
-        (("--disagreement", "0.9"), "disagreement must be in"),
+        (("--labels", "x.csv"), "--new belong together"),
+        (("--condition", "n > 0.5 +/- 0.1"), "do not satisfy"),
+        (("--disagreement", "0.9"), "disagreement must"),
     ]:
         answer = run("gate", "selftest", *small, *arguments)
         assert (answer.status, answer.out) == (2, "")
@@ -296,25 +290,22 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "wrong", "weak"),
+    ("change", "said"),
     [
-        ((), "pass", False),
-        (("--mode", "fn-free"), "fail", False),
-        (("--examples", "89", "--reliability", "0.9", "--steps", "3"), "pass", True),
+        ((), "wrong_pass"),
+        (("--mode", "fn-free"), "wrong_fail"),
+        (("--examples", "89", "--reliability", "0.9", "--steps", "3"), "too_weak"),
     ],
-    ids=["a wrong pass", "a wrong fail", "a weak attack"],
 )
-def test_attack(run: Callable[..., Any], change: tuple[str, ...], wrong: str, weak: bool) -> None:
+def test_attack(run: Callable[..., Any], change: tuple[str, ...], said: str, recorded: Callable[..., None]) -> None:
     plan = ("--examples", "303", "--reliability", "0.95", "--steps", "8", *change)
     report = run("gate", "attack", *plan, "--json").json
     answer = run("gate", "attack", *plan)
     assert (answer.status, report["holds"]) == (0, True)
-    assert (
-        f"a wrong {wrong} on {report['fooled']} of {report['runs']} sets of {report['examples']} examples" in answer.out
-    )
-    assert f"fits the promised {report['promised']:.3g}" in answer.out
-    assert f"tested at delta / {report['plan']['steps']}: {report['naive']} of {report['runs']}" in answer.out
-    assert ("too weak" in answer.out) is (report["naive"] / report["runs"] <= report["promised"]) is weak
+    for told in ("fooled", "naive"):
+        assert f" {report[told]} of {report['runs']}" in answer.out
+    assert (report["naive"] / report["runs"] <= report["promised"]) is (said == "too_weak")
+    recorded(answer.out, f"gate_attack_{said}")
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
@@ -354,32 +345,29 @@ def loans(tmp_path: Path) -> Callable[..., tuple[str, ...]]:
 CLOSE = ("--condition", "n > 0.9 +/- 0.02", "--steps", "4", "--reliability", "0.99")
 
 
-@pytest.mark.parametrize(
-    ("examples", "words", "options", "expected"),
-    [
-        (200, {}, (), "too few examples: the set has 200, the plan of its condition needs 1,675"),
-        (200, {}, ("--mode", "fn-free"), "mode fn-free releases UNKNOWN as pass"),
-        (3100, {"label": "Repaid"}, (), "examples) is never predicted; the nearest prediction is 'repaid'"),
-        (3100, {"label": "repayed"}, (), "the label 'repayed' ("),
-        (3100, {"label": "1.0", "old": "1", "new": "1"}, (), "the nearest prediction is '1'"),
-        (3100, {"new": " repaid"}, (), "the prediction ' repaid' is no label; the label 'repaid' has another spelling"),
-    ],
+UNKNOWN: tuple[tuple[int, dict[str, str], tuple[str, ...], str], ...] = (
+    (200, {}, (), "needs 1,675"),
+    (200, {}, ("--mode", "fn-free"), "UNKNOWN as pass"),
+    (3100, {"label": "Repaid"}, (), "nearest prediction is 'repaid'"),
+    (3100, {"label": "repayed"}, (), "label 'repayed' ("),
+    (3100, {"label": "1.0", "old": "1", "new": "1"}, (), "nearest prediction is '1'"),
+    (3100, {"new": " repaid"}, (), "prediction ' repaid'"),
 )
+
+
 def test_what_makes_an_answer_unknown_is_said(
-    run: Callable[..., Any],
-    loans: Any,
-    examples: int,
-    words: dict[str, str],
-    options: tuple[str, ...],
-    expected: str,
+    run: Callable[..., Any], loans: Any, recorded: Callable[..., None]
 ) -> None:
-    asked = ("gate", "decide", *CLOSE, *options, *loans(examples, **words))
-    answer = run(*asked)
-    assert answer.out in ("pass\n", "fail\n")
-    assert expected in answer.err
-    assert answer.err.startswith("easeml: warning: ")
-    report = run(*asked, "--json").json
-    assert any(expected in warning for warning in report["warnings"])
+    told = []
+    for examples, words, options, expected in UNKNOWN:
+        asked = ("gate", "decide", *CLOSE, *options, *loans(examples, **words))
+        answer = run(*asked)
+        assert answer.out in ("pass\n", "fail\n")
+        assert answer.err.startswith("easeml: warning: ")
+        assert expected in answer.err
+        assert any(expected in warning for warning in run(*asked, "--json").json["warnings"])
+        told.append(answer.err)
+    recorded("\n".join(told), "gate_decide_warnings")
 
 
 def test_nothing_is_said_where_there_is_nothing_to_say(run: Callable[..., Any], loans: Any) -> None:
@@ -414,5 +402,5 @@ def test_a_slice_that_is_too_small_is_named(run: Callable[..., Any], loans: Any,
     answer = run(
         "gate", "decide", *CLOSE, *files, "--slices", str(tmp_path / "slices.csv"), "--slice", "young: n > 0.5 +/- 0.1"
     )
-    assert "slice 'young' has 30, the plan of its condition needs " in answer.err
+    assert "slice 'young' has 30" in answer.err
     assert "the set has" not in answer.err

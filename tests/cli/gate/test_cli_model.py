@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,17 +53,17 @@ def judged(database: Any, artifacts: Any, model_id: int) -> int:
     return int(asked)
 
 
-def test_who_holds_the_referees_address_forces_at_once_and_is_named(as_referee: Any, ask: Any, handed_in: int) -> None:
+def test_who_holds_the_referees_address_forces_at_once_and_is_named(
+    as_referee: Any, ask: Any, handed_in: int, recorded: Any
+) -> None:
     words = ("--who", "Ada Lovelace", "--why", "holidays")
     done = as_referee("model", "promote", "cancer", str(handed_in), "--force", *words)
-    assert done.text == (
-        f"model {handed_in} is in production for study cancer without a verdict, forced by Ada Lovelace: holidays"
-    )
-    listed = ask("model", "list", "cancer")
-    for word in (str(handed_in), "tree", "force", "Ada Lovelace", "holidays", "now"):
-        assert word in listed.text
+    recorded(done.out, "model_promote_forced")
+    listed = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d", "(day and minute)", ask("model", "list", "cancer").out)
+    recorded(re.sub(r"0\.\d{4}", "(part)", listed), "model_list")
     first, second = ask("model", "list", "cancer", "--json").json
     assert (first["model_id"], first["in_production"], first["validation_quality"]) == (handed_in, True, 0.4)
+    assert (first["moved_by"], first["who"], first["why"]) == ("force", "Ada Lovelace", "holidays")
     assert (second["origin"], second["in_production"]) == ("baseline", False)
     assert (first["data_version"], second["data_version"]) == (1, 1)
 
@@ -90,23 +91,23 @@ def test_a_developers_address_asks_the_referee_who_refuses(ask: Any, handed_in: 
     words = ("--force", "--who", "Ada", "--why", "holidays", "--timeout", "30")
     answer = ask("model", "promote", "cancer", str(handed_in), *words)
     assert answer.status == 2
-    assert "this referee takes no forced promotion from a task" in answer.err
+    assert "--allow-forced" in answer.err
 
 
 def test_without_a_referee_the_command_says_so(ask: Any, handed_in: int) -> None:
     given = ("--force", "--who", "Ada", "--why", "holidays", "--timeout", "0")
     answer = ask("model", "promote", "cancer", str(handed_in), *given)
     assert answer.status == 2
-    assert "within 0 s: 0 requests ahead" in answer.err
+    assert "within 0 s" in answer.err
     assert "the request stands" in answer.err
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((), "the gate has given no verdict on model"),
-        (("--force", "--request", "4"), "--force goes without --request"),
-        (("--force", "--why", "x"), "--force stands on a person's word: say who it is with --who"),
+        ((), "no verdict on"),
+        (("--force", "--request", "4"), "without --request"),
+        (("--force", "--why", "x"), "say who"),
     ],
 )
 def test_a_promotion_needs_one_ground(given: tuple[str, ...], words: str, as_referee: Any, handed_in: int) -> None:
@@ -117,8 +118,7 @@ def test_a_promotion_needs_one_ground(given: tuple[str, ...], words: str, as_ref
 
 def test_a_model_of_another_study_has_no_verdict_to_stand_on(as_referee: Any, handed_in: int) -> None:
     answer = as_referee("model", "promote", "cancer", str(handed_in + 1000))
-    assert answer.status == 2
-    assert "see `easeml model list cancer`" in answer.err
+    assert (answer.status, f"no model {handed_in + 1000}" in answer.err) == (2, True)
 
 
 def test_a_fail_of_the_gate_promotes_nothing_not_even_for_the_referee(
@@ -127,24 +127,21 @@ def test_a_fail_of_the_gate_promotes_nothing_not_even_for_the_referee(
     asked = judged(database, artifacts, handed_in)
     for request in (("--request", str(asked)), ()):  # the last verdict is taken where none is named
         answer = as_referee("model", "promote", "cancer", str(handed_in), *request)
-        assert answer.status == 2
-        assert f"the gate answered 'fail' for model {handed_in}; only a pass may be promoted" in answer.err
-    absent = as_referee("model", "promote", "cancer", "99")
-    assert (absent.status, "there is no model of study 'cancer' 99" in absent.err) == (2, True)
+        assert (answer.status, f"'fail' for model {handed_in}" in answer.err) == (2, True)
 
 
-def test_a_rollback_needs_something_to_go_back_to(as_referee: Any, handed_in: int) -> None:
+def test_a_rollback_needs_something_to_go_back_to(as_referee: Any, handed_in: int, recorded: Any) -> None:
     words = ("--force", "--who", "Ada", "--why", "holidays")
     assert as_referee("model", "promote", "cancer", str(handed_in), *words, "--json").json["promoted"]
     answer = as_referee("model", "rollback", "cancer", "--why", "worse")
-    assert answer.status == 2
-    assert "'cancer' before the one that is there now; there is none to put back" in answer.err
+    assert (answer.status, "to put back" in answer.err) == (2, True)
     baseline = str(handed_in - 1)
     assert as_referee("model", "promote", "cancer", baseline, *words).status == 0
     back = as_referee("model", "rollback", "cancer", "--why", "worse")
-    assert back.text == f"model {handed_in} is in production for study cancer again"
-    forth = as_referee("model", "rollback", "cancer", "--to", baseline, "--why", "no")
-    assert forth.text == f"model {baseline} is in production for study cancer again"
+    assert f"model {handed_in} " in back.text
+    recorded(back.out, "model_rollback")
+    forth = as_referee("model", "rollback", "cancer", "--to", baseline, "--why", "no", "--json").json
+    assert (forth["kind"], forth["promoted"], str(forth["model_id"])) == ("rollback", True, baseline)
 
 
 def test_the_ledger_shows_step_level_price_and_verdict(
@@ -173,8 +170,8 @@ def test_the_ledger_shows_step_level_price_and_verdict(
     assert row == [str(entry["test_set_id"]), "gate 1", models_, entry["verdict"], "fail", "0.69", "-"]
     refused = ask("ledger", "cancer")
     assert refused.status == 2
-    assert "this role may not do that" in refused.err
-    assert "this command needs the address of the role easeml_referee" in refused.err
+    assert "permission denied" in refused.err
+    assert "db url --role easeml_referee" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -209,19 +206,14 @@ def test_the_ledger_names_what_a_model_was_kept_from(
 
 def test_the_ledger_of_an_unknown_study(as_referee: Any, handed_in: int) -> None:
     answer = as_referee("ledger", "cancr")
-    assert answer.status == 2
-    assert "there is no study 'cancr'; known: 'cancer'" in answer.err
+    assert (answer.status, "'cancr'; known: 'cancer'" in answer.err) == (2, True)
 
 
-def test_a_model_is_shown_with_what_trained_it(ask: Any, handed_in: int) -> None:
-    shown = ask("model", "show", "cancer", str(handed_in)).text
-    for line in (
-        "candidate tree",
-        "trained by implementation trainer:decision_tree",
-        "trained by code version test",
-    ):
-        assert line in shown
+def test_a_model_is_shown_with_what_trained_it(ask: Any, handed_in: int, recorded: Any) -> None:
+    shown = ask("model", "show", "cancer", str(handed_in)).out
+    recorded(re.sub(r"created at  .*", "created at  (time)", shown), "model_show")
     found = ask("model", "show", "cancer", str(handed_in), "--json").json
     assert (found["trained_by"]["kind"], found["trained_by"]["parameters"]) == ("decision_tree", {})
+    assert (found["candidate"], found["trained_by"]["code_version"]) == ("tree", "test")
     baseline = next(m for m in ask("model", "list", "cancer", "--json").json if m["origin"] == "baseline")
     assert ask("model", "show", "cancer", str(baseline["model_id"]), "--json").json["trained_by"] is None

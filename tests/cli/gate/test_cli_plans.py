@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,15 @@ def test_what_a_plan_says_as_json(run: Any) -> None:
     assert plan["level"] == pytest.approx(1e-4 / 2**31)
     assert plan["log_multiplicity"] == pytest.approx(21.49, abs=0.01)
     assert (plan["estimator"], plan["method"], plan["condition"]) == ("exact", "trinomial", PATTERN)
-    assert "32 step(s) under adaptivity full" in plan["reasons"][0]
-    by_change = {each["change"].split(":")[0]: each["labels"] for each in plan["alternatives"]}
-    assert by_change["with the paper's published sizes"] == 67_706
-    assert 20_173 <= by_change["with recycling, for the set until its first pass"] <= 20_258
+    assert ("32 steps" in plan["reasons"][0], "adaptivity full" in plan["reasons"][0]) == (True, True)
+    found = {
+        word: each["labels"]
+        for word in ("paper's", "recycling")
+        for each in plan["alternatives"]
+        if word in each["change"]
+    }
+    assert found["paper's"] == 67_706
+    assert 20_173 <= found["recycling"] <= 20_258
     sizes = {"labels", "unlabelled", "examples", "labels_per_submission", "steps"}
     assert all(set(each) == {"change"} | sizes for each in plan["alternatives"])
 
@@ -89,7 +95,8 @@ def test_a_set_that_d_makes_larger_costs_more_labels_than_the_papers_share(run: 
     plan = run("gate", "plan", *asked, "--json").json
     assert (plan["labels"], plan["examples"]) == (29_048, 66_847)
     assert (plan["labels_per_submission"], plan["labels_per_verdict"]) == (2_905, 6_686)
-    assert "on a sealed set of 66,847, all its disagreements" in run("gate", "plan", *asked).text
+    said = run("gate", "plan", *asked).text
+    assert ("66,847, all its disagreements" in said, "6,686" in said) == (True, True)
     exact = run("gate", "plan", "--condition", PATTERN, "--json").json  # here more are labelled than d needs
     assert exact["labels_per_verdict"] == exact["labels_per_submission"]
     assert "all its disagreements" not in run("gate", "plan", "--condition", PATTERN).text
@@ -145,26 +152,15 @@ def test_a_script_instead_of_options(run: Any, nowhere: Path) -> None:
     assert lines[2].index("^") == lines[1].index("=>")
 
 
-def test_a_plan_explains_itself(run: Any) -> None:
-    text = run("gate", "plan", "--condition", PATTERN, "--estimator", "paper").text
-    assert "labelled examples (paper, bennett) │ 67,706" in text
-    assert "32 step(s) under adaptivity full" in text
-    assert "by Bennett's inequality" in text
-    assert "or instead: with recycling" in text
-    text = run("meter", "plan", "--ranges", "0.05,0.13,0.25", "--tolerance", "0.02").text
-    assert "validation set: at least 1,060, so that its own noise stays in range 1" in text
+def test_a_plan_explains_itself(run: Any, recorded: Any) -> None:
+    recorded(run("gate", "plan", "--condition", PATTERN, "--estimator", "paper").out, "gate_plan")
+    recorded(run("meter", "plan", "--ranges", "0.05,0.13,0.25", "--tolerance", "0.02").out, "meter_plan")
 
 
-@pytest.mark.parametrize(
-    ("mode", "words"),
-    [
-        ("fp-free", "labels of one submission, on average at most (disagreements)"),
-        ("fn-free", "labels of one submission, on average where the models differ on at most 10 % (disagreements)"),
-    ],
-)
-def test_a_plan_says_of_what_the_labels_are_an_average(mode: str, words: str, run: Any) -> None:
-    said = run("gate", "plan", "--condition", PATTERN, "--adaptivity", "none", "--mode", mode).text
-    assert words in said
+def test_a_plan_says_of_what_the_labels_are_an_average(run: Any) -> None:
+    for mode, words in (("fp-free", "average at most (disagreements)"), ("fn-free", "10 % (disagreements)")):
+        said = run("gate", "plan", "--condition", PATTERN, "--adaptivity", "none", "--mode", mode).text
+        assert words in said
 
 
 def test_a_doubtful_meter_is_warned_about(run: Any) -> None:
@@ -183,20 +179,17 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
     ("asked", "words"),
     [
         (("gate", "plan", "--condition", "n - o > 0.02"), ("expected a tolerance", "n - o > 0.02", "^")),
-        (("gate", "plan"), ("give --condition, or --script",)),
-        (("gate", "plan", "--script", "none.yml"), ("none.yml cannot be read",)),
-        (("gate", "plan", "--script", "/dev/zero"), ("at most 20,000 characters are read",)),
+        (("gate", "plan"), ("--condition, or --script",)),
+        (("gate", "plan", "--script", "none.yml"), ("none.yml cannot",)),
+        (("gate", "plan", "--script", "/dev/zero"), ("at most 20,000",)),
         (
             ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"),
-            ("passes must be < 2: the set is retired then",),
+            ("passes must be < 2", "got 2"),
         ),
-        (
-            ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--power", "high"),
-            ("--power must be 'same' or a number",),
-        ),
-        (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers separated by commas", "'low,high'")),
-        (("meter", "plan", "--ranges", "0.5,0.1"), ("ranges must be rising boundaries", "(0.5, 0.1)")),
-        (("meter", "plan", "--steps", "many"), ("'many' is not a valid integer",)),
+        (("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--power", "high"), ("--power must be 'same'", "'high'")),
+        (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers", "'low,high'")),
+        (("meter", "plan", "--ranges", "0.5,0.1"), ("rising boundaries", "(0.5, 0.1)")),
+        (("meter", "plan", "--steps", "many"), ("'--steps'", "'many'")),
     ],
 )
 def test_bad_input_is_an_error_with_what_is_allowed(asked: tuple[str, ...], words: tuple[str, ...], run: Any) -> None:
@@ -264,13 +257,13 @@ def test_a_script_plans_one_set_too(run: Any, nowhere: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--joint", "--passes", "1", "--target", "estimate"), "--passes, --target plan a set for the gate alone"),
-        (("--joint", "--assume-disagreement", "0.5"), "--assume-disagreement plan a set for the gate alone"),
-        (("--joint", "--meter", '{"speed": 1}'), "meter has no setting 'speed'; known: ambiguous, automaton"),
-        (("--joint", "--meter", "[]"), "--meter must be a JSON object"),
-        (("--joint", "--meter", "9" * 5_000), "--meter must be JSON, got '999"),
-        (("--joint", "--meter", "[" * 100_000), "--meter must be JSON, got '[[["),
-        (("--meter", "{}", "--gate-share", "0.5"), "--meter and --gate-share: only with --joint"),
+        (("--joint", "--passes", "1", "--target", "estimate"), "--passes, --target plan"),
+        (("--joint", "--assume-disagreement", "0.5"), "--assume-disagreement plan"),
+        (("--joint", "--meter", '{"speed": 1}'), "'speed'; known: ambiguous, automaton"),
+        (("--joint", "--meter", "[]"), "JSON object"),
+        (("--joint", "--meter", "9" * 5_000), "got '999"),
+        (("--joint", "--meter", "[" * 100_000), "got '[[["),
+        (("--meter", "{}", "--gate-share", "0.5"), "only with --joint"),
     ],
 )
 def test_what_does_not_go_with_one_set_is_refused(more: tuple[str, ...], words: str, run: Any) -> None:
@@ -282,18 +275,14 @@ def test_a_file_that_is_not_there_is_named_once(run: Any) -> None:
     for command in (("gate", "plan", "--script"), ("program", "check"), ("meter", "replay", "--history")):
         more = ("--test-size", "10") if command[0] == "meter" else ()
         answer = run(*command, "none.txt", *more)
-        assert (answer.status, answer.err.count("none.txt")) == (2, 1)
-        assert "easeml: none.txt cannot be read: no such file or directory" in answer.err.replace("No such", "no such")
+        assert (answer.status, answer.err.count("none.txt"), "no such file" in answer.err.lower()) == (2, 1, True)
 
 
 def test_what_can_never_hold_is_not_planned_for(run: Any) -> None:
     answer = run("gate", "plan", "--condition", "n > 1.2 +/- 0.1")
     assert (answer.status, answer.out) == (2, "")
-    assert answer.err.splitlines() == [
-        "easeml: condition: this can never hold: n is at most 1",
-        "    n > 1.2 +/- 0.1",
-        "    ^^^^^^^^^^^^^^^",
-    ]
+    mistake, *shown = answer.err.splitlines()
+    assert ("at most 1" in mistake, shown) == (True, ["    n > 1.2 +/- 0.1", "    ^^^^^^^^^^^^^^^"])
 
 
 @pytest.mark.parametrize(
@@ -305,7 +294,7 @@ def test_a_plan_is_drawn(words: tuple[str, ...], run: Any, nowhere: Any, monkeyp
     assert answer.json == run(*words, "--json").json
     assert (nowhere / "plan.png").read_bytes().startswith(b"\x89PNG")
     wrong = run(*words, "--plot", "plan.txt")
-    assert (wrong.status, "a plot's name must end in one of .png, .svg, .pdf" in wrong.err) == (2, True)
+    assert (wrong.status, ".png, .svg, .pdf" in wrong.err) == (2, True)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     absent = run(*words, "--plot", "other.png")
     assert (absent.status, "pip install 'easeml-airflow[plot]'" in absent.err) == (2, True)
@@ -319,8 +308,8 @@ def test_a_shared_set_has_no_plot(run: Any) -> None:
 def test_a_plan_without_a_clause_on_d_says_what_it_reckons_with(run: Any) -> None:
     asked = ("--condition", "n - o > 0.02 +/- 0.01", "--steps", "32", "--adaptivity", "none", "--power", "0.9")
     found = run("gate", "plan", *asked, "--json").json["reasons"][-1]
-    assert found.startswith("d unknown: the set is reckoned with d = 1.")
-    assert "differs on at most 5 % of the examples needs 237 labels, on 10 % 1,101" in found
+    assert found.startswith("d unknown: ")
+    assert re.findall(r"(\d+) %\D*([\d,]*\d)", found)[:2] == [("5", "237"), ("10", "1,101")]
     for more in (("--assume-disagreement", "0.2"), ("--target", "estimate"), ("--estimator", "paper")):
         given = asked[:-2] if "--assume-disagreement" not in more else asked  # the others have no power
         assert "d unknown" not in run("gate", "plan", *given, *more).text

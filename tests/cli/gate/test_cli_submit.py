@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,15 +41,11 @@ def test_a_model_is_handed_in_and_the_gate_is_asked(submit: Any, ask: Any, datab
     assert (entry["state"], entry["message"], entry["model_id"]) == ("waiting", "news", found["model_id"])
 
 
-def test_people_read_a_line(submit: Any, ask: Any) -> None:
-    assert "quality 0." in submit().text
-    later = "`easeml submissions --study cancer` shows its answer"
-    asked = f"the gate is asked, request 3 (1 request ahead, about 20 s); {later}"
-    assert f"on the open validation part {asked}" in submit().text
-    table = ask("submissions", "--study", "cancer").text
-    assert "waiting" in table
-    assert "artifact" in table
-    assert "there is no study 'fool'" in ask("submissions", "--study", "fool").err
+def test_people_read_a_line(submit: Any, ask: Any, recorded: Any) -> None:
+    submit()
+    recorded(re.sub(r"0\.\d{4}", "(part)", submit().out), "submit")
+    recorded(re.sub(r"0\.\d{4}", "(part)", ask("submissions", "--study", "cancer").out), "submissions")
+    assert "'fool'" in ask("submissions", "--study", "fool").err
 
 
 def test_the_gate_need_not_be_asked(submit: Any, ask: Any) -> None:
@@ -67,11 +64,11 @@ def test_waiting_ends_with_the_answer(submit: Any, referee: Any, nowhere: Path, 
     answer = submit("predict.py", *BOTH, "command", "--command", "python predict.py", "--wait")
     assert answer.status == 0, answer.err
     assert "step 2 of 3: pass" in answer.text
-    assert f"`easeml model promote cancer {ask('submissions', '--json').json[0]['model_id']}`" in answer.text
+    assert f"model promote cancer {ask('submissions', '--json').json[0]['model_id']}`" in answer.text
     assert [e["state"] for e in ask("submissions", "--json").json] == ["pass", "fail"]
     save_constant(nowhere / "baseline", 1)
     refused = submit("baseline", *BOTH, "constant", "--wait")
-    assert (refused.status, "is the one that stands now" in refused.out) == (1, True)
+    assert (refused.status, "stands now" in refused.out) == (1, True)
 
 
 @pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt, 130), (ZeroDivisionError, 2)])
@@ -84,13 +81,12 @@ def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
     monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", interrupted)
     answer = submit("rare", *BOTH, "constant", "--wait")
     assert answer.status == status
-    assert "the gate is asked, request 2; waiting for its answer" in answer.out
+    assert "request 2; waiting" in answer.out
 
 
 def test_waiting_has_an_end(submit: Any) -> None:
     answer = submit("rare", *BOTH, "constant", "--wait", "--timeout", "0.1")
-    assert answer.status == 2
-    assert "no answer to request 2 within 0.1 s" in answer.err
+    assert (answer.status, "request 2 within 0.1 s" in answer.err) == (2, True)
 
 
 def test_a_bundle_and_a_refusal(submit: Any, ask: Any) -> None:
@@ -99,5 +95,5 @@ def test_a_bundle_and_a_refusal(submit: Any, ask: Any) -> None:
     (entry,) = ask("submissions", "--json").json
     assert (entry["kind"], entry["bundle"], entry["bundle_version"]) == ("bundle", "dags", version)
     refused = submit("absent", *BOTH, "skops")
-    assert (refused.status, "absent cannot be handed in" in refused.err) == (2, True)
+    assert (refused.status, "absent cannot" in refused.err) == (2, True)
     assert len(ask("submissions", "--json").json) == 1

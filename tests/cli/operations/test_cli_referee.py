@@ -49,7 +49,7 @@ def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, a
     asked = file_meter_request(database.worker, study=study, model_id=model.id, request_key="m")
     command = ("referee", "--once", "--artifacts", str(artifacts.root), "--database", database.url("easeml_referee"))
     given = () if delay is None else ("--answer-delay", delay)
-    assert run(*command, *given).text == "1 requests answered"  # decided, that is
+    assert run(*command, *given).text == "1 request answered"  # decided, that is
     assert answer_of(database.worker, asked) is None
     with database.referee.begin() as tx:
         left = tx.exec_driver_sql(

@@ -150,7 +150,7 @@ def test_the_referee_answers_what_there_is(run: Any, ask: Any, database: Any, ar
         "--artifacts",
         str(artifacts.root),
     )
-    assert run(*once).text == "1 requests answered"
+    assert run(*once).text == "1 request answered"
     assert run(*once, "--json").json == {"answered": 0}
     assert ask("study", "list", "--json").json[0]["state"] == "ACTIVE"
 

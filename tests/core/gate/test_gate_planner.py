@@ -273,6 +273,6 @@ def test_the_plan_explains_itself_as_json():
     assert loaded["labels"] == loaded["unlabelled"] == loaded["examples"]
     assert loaded["estimator"] == "paper"
     assert loaded["level"] == pytest.approx(1e-4 / 32)
-    assert "32 step(s) under adaptivity none: ln M = 3.466, delta = 0.0001" in loaded["reasons"][0]
+    assert "32 steps under adaptivity none: ln M = 3.466, delta = 0.0001" in loaded["reasons"][0]
     assert "'n > 0.5 +/- 0.1'" in loaded["reasons"][2]
     assert "labelled examples by Hoeffding's inequality" in loaded["reasons"][2]

@@ -197,7 +197,7 @@ def test_a_referee_that_is_killed_while_it_fetches_goes_on_where_it_stopped(
     web.release.set()
     there = part.stat().st_size
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1 requests answered\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1 request answered\n"), done.stderr
     assert web.ranges_asked() == [None, f"bytes={there}-"]
     answer = answer_of(bare.worker, filed.request_id)
     assert answer is not None
