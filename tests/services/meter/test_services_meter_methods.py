@@ -171,6 +171,7 @@ def test_an_alert_names_the_boundaries_and_the_tolerance_that_were_used(lab: Any
     figures = [math.floor(edge * 1e6) / 1e6 for edge in (low, high)], math.ceil(high * 1e6) / 1e6
     where = f"above {figures[0][0]} and at most {figures[1]}" if answer.signal == 2 else f"above {figures[0][1]}"
     assert f"{where} (+/- 0.2)" in answer.alert
+    assert f"{where} (+/- 0.2)" in answer.meaning
 
 
 def test_with_nonuniform_tolerance_the_worst_earlier_signal_decides(lab: Any, submit: Any) -> None:

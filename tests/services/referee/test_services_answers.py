@@ -85,7 +85,9 @@ def test_an_hour_of_the_day_is_the_next_one(hour: time, expected: datetime) -> N
 
 
 def test_a_delay_must_be_possible() -> None:
-    for wrong in (-1, 1e9, float("nan")):
+    longest = 30 * 24 * 3600
+    assert Timetable(delay_seconds=longest).is_fixed
+    for wrong in (-1, longest + 1, 1e9, float("nan")):
         with pytest.raises(ConfigError, match="answer-delay must be seconds from 0 to 2592000"):
             Timetable(delay_seconds=wrong)
     with pytest.raises(ConfigError, match="answer-delay must be 0 where answers leave at an hour"):
