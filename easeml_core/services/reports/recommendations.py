@@ -201,7 +201,8 @@ def _compute(facts: StudySummary) -> Step | None:
     left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts.study}"
     if facts.running + facts.waiting > 0:
         title = f"{facts.running} running, {facts.waiting} queued"
-        why, act = f"{_candidates(max(left, 0))} not run yet", "wait: trials are under way"
+        why = f"{_candidates(left)} not run yet" if left > 0 else "no other candidate is left"
+        act = "wait: trials are under way"
     elif left > 0 and has_reached_target(facts):
         title, why, act = "more compute is not worth it", f"{best_words(facts)}", _target_sentence(facts)
     elif left > 0 and limit is not None:
@@ -489,7 +490,7 @@ def _set_served(facts: StudySummary) -> Step | None:
         StepKind.SET_SERVED,
         Severity.WARN,
         "a new test set is needed",
-        f"a {' and a '.join(served)} has served, and no other one waits",
+        f"a {' and a '.join(served)} {'has' if len(served) == 1 else 'have'} served, and no other one waits",
         f"seal the set after the one that has served, or clear the alert where none is wanted (`{command}`)",
         page_of(facts, "/gate" if served[0] == "gate set" else "/meter"),
         command,

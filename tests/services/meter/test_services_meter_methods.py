@@ -208,7 +208,7 @@ def test_teams_pay_for_themselves_and_hear_nothing_of_each_other(lab: Any, submi
     assert submit("study", 2).submissions_left == 0
     assert "meter" in live_sets(lab.worker, study="study")  # for the other team
     over = submit("study", 3)
-    assert (over.refused, "team 1 has no answer left" in over.message) == (True, True)
+    assert (over.refused, "team 1 has no" in over.message) == (True, True)
     assert submit("study", 2, team=2).submissions_left == 0
     assert live_sets(lab.worker, study="study") == ["gate"]
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "steps"
@@ -217,19 +217,20 @@ def test_teams_pay_for_themselves_and_hear_nothing_of_each_other(lab: Any, submi
 def test_a_team_that_was_not_planned_for_is_refused(lab: Any) -> None:
     answer = lab.meter("good", team=2)
     assert answer.refused
-    assert "team must be a whole number from 1 to 1" in answer.message
+    assert "team must" in answer.message
+    assert "1 to 1" in answer.message
     with pytest.raises(ConfigError, match="team"):
         file_meter_request(lab.worker, study="full", team=0, request_key="k")
 
 
-def test_a_budget_in_words_counts_the_signals(lab: Any, submit: Any) -> None:
+def test_a_budget_in_words_counts_the_signals(lab: Any, submit: Any, recorded: Any) -> None:
     rules = ["two red in a row", "retire within 3 submissions"]
     set_id = register(lab, "study", budget=rules, steps=4)
     fill(lab, "study", set_id, 1.0)
     assert submit("study", 1).alert is None
     assert submit("study", 1).alert is None  # the same artifact once more is no second signal
     answer = submit("study", 2)
-    assert answer.alert.startswith('study: the overfitting budget "two red in a row" is broken by signal 3 of 3')
+    recorded(answer.alert, "alert_of_a_budget_in_words")
     (alert,) = open_alerts(lab.worker, study="study")
     assert (alert.over_budget, alert.message) == (True, answer.alert)
 

@@ -141,7 +141,7 @@ def test_a_model_that_fails_on_the_open_part_sees_no_sealed_inputs_and_spends_no
     broken = study.model(1, "no model at all")
     answer = study.submit(broken)
     assert answer.refused
-    assert f"model {broken} cannot be run on the validation part" in answer.message
+    assert f"model {broken} cannot be run" in answer.message
     assert (study.ran, study.looks) == ([OPEN], 2)
     assert (study.predicted(), study.entries()) == ([], [])
 
@@ -201,7 +201,7 @@ def test_a_team_without_an_answer_left_lets_nothing_run(make: Any) -> None:
     assert study.submit(study.model(1), team=1).submissions_left == 0
     late = study.model(2)
     answer = study.submit(late, team=1)
-    assert (answer.refused, "team 1 has no answer left" in answer.message) == (True, True)
+    assert (answer.refused, "team 1 has no" in answer.message) == (True, True)
     assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
     assert study.submit(study.model(3), team=2).signal is not None
@@ -218,7 +218,7 @@ def test_a_shared_set_that_has_ended_lets_nothing_run(make: Any) -> None:
     study.lab.as_superuser(sql, study.sets["joint"])  # the verdict was the last one, and the set is live still
     late = study.model(3)
     answer = study.submit(late)
-    assert "the set that gate and meter share has ended" in answer.message
+    assert "share has ended" in answer.message
     assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
 

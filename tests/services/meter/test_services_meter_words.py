@@ -136,8 +136,9 @@ def test_alerts_of_one_team_alone_and_for_new_sets_are_everybodys(make: Any) -> 
 def test_a_team_is_one_of_a_study(lab: Any) -> None:
     for asked in ({"study": None, "team": 1}, {"study": "full", "team": 0}, {"study": "full", "team": True}):
         for ask in (open_alerts, next_alert, newest_alert):
-            with pytest.raises(ConfigError, match="team must be a whole number >= 1, and given with a study"):
+            with pytest.raises(ConfigError) as refused:
                 ask(lab.worker, **asked)
+            assert (refused.value.field, refused.value.value) == ("team", asked["team"])
 
 
 # What it says.
@@ -148,19 +149,21 @@ def test_the_ratchet_speaks_of_the_largest_gap_so_far(make: Any) -> None:
     for number, gap in ((1, 0.5), (2, -0.5)):
         study.gap("meter", gap)
         found = study.submit(number).alert
-        assert "the largest gap so far between the loss on unseen data and the validation loss is above 0.3 (" in found
+        assert "largest gap so" in found
+        assert "above 0.3 (" in found
 
 
-def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> None:
+def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any, recorded: Any) -> None:
     study = make(direct=True, overfitting_budget=2)
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
     answer = study.submit(1)
     overfitting, drift = (a.message for a in open_alerts(study.lab.worker, study="study"))
     assert overfitting == answer.alert
-    assert overfitting.endswith(f"is above 0.3 (+/- 0.19); {answer.sentence}")
-    assert "replace the validation set" not in overfitting
+    assert overfitting.endswith(f"(+/- 0.19); {answer.sentence}")
+    assert "replace the validation" not in overfitting
     assert answer.sentence in drift
+    recorded(f"{overfitting}\n{drift}", "alerts_of_a_broken_budget_and_drift")
 
 
 @pytest.mark.parametrize(
@@ -194,5 +197,5 @@ def test_different_shifts_of_an_old_and_a_new_answer_are_no_drift(make: Any) -> 
     assert {a.drift for a in answers} == {"none seen"}
     differing = [a for a in answers if a.signal != a.direct_signal]
     assert differing  # the installation's secret is fixed, and so are the shifts
-    assert all("read with different boundaries" in a.sentence for a in differing)
+    assert all("different boundaries" in a.sentence for a in differing)
     assert open_alerts(study.lab.worker, study="study", kind="drift") == []

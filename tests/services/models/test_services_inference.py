@@ -63,10 +63,10 @@ def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
     assert (best.model, best.model_id, best.candidate) == ("best", lab.models["full"]["good"], "good")
     rare = infer(lab.worker, lab.artifacts, model=str(lab.models["full"]["rare"]), **asked)
     assert (rare.model, rare.candidate, rare.labels) == ("named", "rare", ["malignant"])
-    with pytest.raises(NotFoundError, match="there is no model of this study with id 6"):
+    with pytest.raises(NotFoundError, match="with id 6"):
         infer(lab.worker, lab.artifacts, model=6, **asked)
     for wrong in ("worst", True, "-1", None):
-        with pytest.raises(InvalidInputError, match="model must be 'production', 'best' or the id of a model"):
+        with pytest.raises(InvalidInputError, match="'production', 'best' or"):
             infer(lab.worker, lab.artifacts, model=wrong, **asked)
 
 
@@ -104,7 +104,7 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     answers = to_json(public_answers(odd))
     assert answers["labels"] == shown.labels
     assert not answers.keys() & {"columns", "probabilities"}
-    with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
+    with pytest.raises(InvalidInputError, match="give inputs"):
         infer(lab.worker, lab.artifacts, study="full", model="best")
 
 
@@ -139,7 +139,7 @@ def test_where_a_row_cannot_be_answered_no_answers_are_left(lab: Any, tmp_path: 
     monkeypatch.setattr(row_files, "_BLOCK_CELLS", 2 * 30)
     monkeypatch.setattr(inference, "predict_in_child", lambda _, __, rows, **___: np.zeros(len(rows), np.int64))
     asked = {"study": "full", "model": "best", "path": table, "answers": tmp_path / "answers.csv"}
-    with pytest.raises(InvalidInputError, match=r"line 6 \(example '5'\): column 'mean radius' must be a number"):
+    with pytest.raises(InvalidInputError, match=r"line 6 .*'mean radius'"):
         infer_into(lab.worker, lab.artifacts, **asked)
     assert [path.name for path in tmp_path.glob("*answers*")] == []
 
@@ -149,9 +149,9 @@ def test_where_a_row_cannot_be_answered_no_answers_are_left(lab: Any, tmp_path: 
     [
         ([[0.0] * 29], ShapeError, r"inputs must have shape \(n >= 1, 30\), got \(1, 29\)"),
         ([0.0] * 30, ShapeError, r"inputs must have shape \(n >= 1, 30\), got \(30,\)"),
-        ([], InvalidInputError, "inputs: must be a list of at least one row"),
-        ([[0.0] * 30, [0.0]], InvalidInputError, "inputs must be rows of numbers, all of the same length"),
-        ([["a"] * 30], InvalidInputError, "inputs must be rows of numbers, all of the same length"),
+        ([], InvalidInputError, "at least one row"),
+        ([[0.0] * 30, [0.0]], InvalidInputError, "the same length"),
+        ([["a"] * 30], InvalidInputError, "the same length"),
         ([[float("-inf")] * 30], InvalidInputError, r"at most 3\.4e38 in size .* None or NaN is missing"),
         ([[1e300] * 30], InvalidInputError, r"at most 3\.4e38 in size .* None or NaN is missing"),
     ],
@@ -162,10 +162,10 @@ def test_what_is_no_table_of_the_right_width_is_refused(inputs: Any, error: Any,
 
 
 def test_without_a_model_in_production_there_is_no_answer(lab: Any, bare: Any) -> None:
-    with pytest.raises(StateError, match="study 'first' has no model in production yet; promote one first"):
+    with pytest.raises(StateError, match=r"'first' .*promote one"):
         infer(lab.worker, lab.artifacts, study="first", inputs=np.zeros((1, 30)).tolist())
-    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+    with pytest.raises(NotFoundError, match="study 'fool'"):
         infer(lab.worker, lab.artifacts, study="fool", inputs=[[0.0]])
     register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
-    with pytest.raises(NotFoundError, match="wait until the referee has split and sealed its data"):
+    with pytest.raises(NotFoundError, match="split and sealed"):
         infer(bare.worker, bare.artifacts, study="iris", inputs=[[0.0] * 4])

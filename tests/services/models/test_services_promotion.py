@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from easeml_core.entities import RequestKind
-from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, WrongRoleError
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.requests import (
     file_forced_promotion,
@@ -33,7 +33,7 @@ def test_a_pass_is_promoted(lab: Any) -> None:
     assert in_production(lab) is None
     answer = lab.promote(passed.request_id)
     assert (answer.refused, answer.promoted) == (False, True)
-    assert answer.message == f"model {good} is in production for study full"
+    assert answer.message.startswith(f"model {good} is in production")
     assert in_production(lab) == good
     assert in_production(lab, "first") is None
 
@@ -41,7 +41,7 @@ def test_a_pass_is_promoted(lab: Any) -> None:
 def test_a_fail_is_refused(lab: Any) -> None:
     answer = lab.promote(lab.gate("rare").request_id, "rare")
     assert answer.refused
-    assert answer.message == "the gate answered 'fail' for model 4; only a pass may be promoted"
+    assert "'fail' for model 4;" in answer.message
     assert not hasattr(answer, "promoted")
     assert in_production(lab) is None
 
@@ -52,7 +52,7 @@ def test_a_pass_of_another_condition_is_advice_and_promotes_nothing(lab: Any) ->
     assert (easier.symbol, easier.planned) == ("pass", False)
     answer = lab.promote(easier.request_id)
     assert answer.refused
-    assert "asked for another condition than the one sealed with the set" in answer.message
+    assert "for another condition" in answer.message
     assert in_production(lab) is None
     spelled = lab.gate("good", condition="n-o>0+/-0.2")  # the set's own, in other words
     assert (spelled.symbol, spelled.planned) == ("pass", True)
@@ -61,14 +61,16 @@ def test_a_pass_of_another_condition_is_advice_and_promotes_nothing(lab: Any) ->
 
 def test_a_pass_promotes_no_other_model_and_no_other_study(lab: Any) -> None:
     passed = lab.gate("good").request_id
-    assert lab.promote(passed, "worse").message == f"gate request {passed} has no verdict on model 3 of study 'full'"
+    refusal = lab.promote(passed, "worse").message
+    assert f"{passed} has no" in refusal
+    assert "on model 3 " in refusal
     assert lab.promote(passed, "good", "first").refused
     assert in_production(lab) is in_production(lab, "first") is None
 
 
 def test_a_request_that_is_no_verdict_is_refused(lab: Any) -> None:
     for other in (99, lab.meter(lab.models["full"]["rare"]).request_id):
-        assert lab.promote(other).message == f"gate request {other} has no verdict on model 2 of study 'full'"
+        assert f"{other} has no verdict" in lab.promote(other).message
 
 
 def test_a_refused_gate_request_promotes_nothing(lab: Any) -> None:
@@ -81,7 +83,8 @@ def test_a_verdict_about_what_stood_before_is_stale(lab: Any) -> None:
     first, second = lab.gate("worse").request_id, lab.gate("good").request_id  # both against the baseline
     assert lab.promote(first, "worse").promoted
     answer = lab.promote(second)
-    assert answer.message == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
+    assert answer.message.startswith("model 3 stands now")
+    assert "with model 1;" in answer.message
     assert in_production(lab) == lab.models["full"]["worse"]
     again = lab.gate("good")  # against the one that stands now
     assert (again.symbol, again.step, again.cached) == ("pass", 3, False)
@@ -96,7 +99,7 @@ def test_a_pass_does_not_outlive_doubts_about_its_examples(lab: Any) -> None:
     for why in ("overlap", "by hand"):
         lab.as_superuser("UPDATE work.test_sets SET retired_why = %s WHERE id = 1", why)
         answer = lab.promote(passed)
-        assert (answer.refused, "is of a test set that is retired by now" in answer.message) == (True, True), why
+        assert (answer.refused, "retired by now" in answer.message) == (True, True), why
     assert in_production(lab) is None
     lab.as_superuser("UPDATE work.test_sets SET retired_why = 'changes' WHERE id = 1")
     assert lab.promote(passed).promoted
@@ -109,7 +112,7 @@ def test_a_repeated_request_promotes_once(lab: Any) -> None:
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
     again = lab.promote(passed)  # as another DAG does, whose gate had the same pass
     assert (again.refused, again.promoted) == (False, False)
-    assert again.message == "model 2 is in production for study 'full' already; nothing was changed"
+    assert "already; nothing" in again.message
     retire_test_set(lab.referee, test_set="1")  # nor does it matter that the verdict would be no ground any more
     assert lab.promote(passed) == replace(again, request_id=again.request_id + 1)
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
@@ -117,15 +120,16 @@ def test_a_repeated_request_promotes_once(lab: Any) -> None:
 
 def test_a_key_of_another_request_is_refused(lab: Any) -> None:
     file_gate_request(lab.worker, study="full", request_key="night/1")
-    with pytest.raises(InvalidInputError, match="'night/1' was used for another request; use a new key"):
+    with pytest.raises(InvalidInputError, match=r"night/1.* new key"):
         file_promotion(lab.worker, study="full", model_id=2, gate_request_id=4, request_key="night/1")
 
 
 def test_bad_input_is_refused_before_it_is_filed(lab: Any) -> None:
     asked: dict[str, Any] = {"study": "full", "model_id": 2, "gate_request_id": 4, "request_key": "k"}
-    with pytest.raises(ConfigError, match="gate_request_id must be the id of a gate request, got 'four'"):
+    with pytest.raises(ConfigError) as refused:
         file_promotion(lab.worker, **asked | {"gate_request_id": "four"})
-    with pytest.raises(NotFoundError, match="there is no model of this study with id 6"):
+    assert (refused.value.field, refused.value.value) == ("gate_request_id", "four")
+    with pytest.raises(NotFoundError, match="id 6"):
         file_promotion(lab.worker, **asked | {"model_id": 6})
 
 
@@ -144,7 +148,7 @@ FORGERIES = {
 @pytest.mark.parametrize("what", FORGERIES)
 def test_a_worker_cannot_forge_it(what: str, lab: Any) -> None:
     file_gate_request(lab.worker, study="full", request_key="k0")
-    with pytest.raises(StoreError, match="this role may not do that: permission denied"), lab.worker.begin() as tx:
+    with pytest.raises(WrongRoleError, match="permission denied"), lab.worker.begin() as tx:
         tx.exec_driver_sql(FORGERIES[what])
 
 
@@ -153,7 +157,7 @@ def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
     asked = file_promotion(lab.worker, study="full", model_id=4, gate_request_id=failed, request_key="k")
     ids = {"request_id": asked, "study_id": 1, "model_id": 4, "gate_request_id": failed}
     with (
-        pytest.raises(StateError, match="there is no recorded pass of this model, got 4; ask the gate first"),
+        pytest.raises(StateError, match=r"recorded pass .* got 4"),
         lab.referee.begin() as tx,  # even the referee's own code
     ):
         model_life.add_promotion(tx, **ids)

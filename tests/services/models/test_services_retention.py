@@ -39,10 +39,11 @@ def test_all_but_the_best_and_what_evidence_needs_lose_their_files(lab: Any) -> 
     with lab.referee.begin() as tx:
         assert NamedFile("lab", artifact) not in named_files(tx)
     (listed,) = [one for one in model_list(lab.worker, study="full") if one.model_id == worse]
-    assert listed.removed == "not among the best 1 of its study after 30 days"
-    with pytest.raises(StateError, match=f"the file of model {worse} was removed on 20.*: not among the best 1"):
+    assert "best 1 " in listed.removed
+    assert "30 days" in listed.removed
+    with pytest.raises(StateError, match=f"model {worse} .*removed on 20.*: .*best 1"):
         infer(lab.worker, lab.artifacts, study="full", inputs=[[0.0] * 30], model=worse)
-    with pytest.raises(StateError, match=f"the file of model {worse} was removed: not among the best 1"):
+    with pytest.raises(StateError, match=f"model {worse} .*removed: .*best 1"):
         file_gate_request(lab.worker, study="full", model_id=worse, request_key="late")
     assert infer(lab.worker, lab.artifacts, study="full", inputs=[[0.0] * 30], model="best").labels
     with lab.worker.begin() as tx:

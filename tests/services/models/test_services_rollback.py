@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from easeml_core.entities import RequestKind
-from easeml_core.errors import ConfigError, NotFoundError, StateError, StoreError
+from easeml_core.errors import ConfigError, NotFoundError, StateError, StoreError, WrongRoleError
 from easeml_core.services.models.promotion import before_standing, model_list, require_words
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import (
@@ -65,10 +65,8 @@ def test_a_pass_of_a_set_that_went_on_and_ended_is_no_ground_any_more(lab: Any) 
     assert lab.one("SELECT state FROM work.test_sets WHERE id = 1") == "retired"
     answer = lab.promote(passed)
     assert answer.refused
-    assert answer.message == (
-        f"the verdict of gate request {passed} is of a test set that is retired by now; "
-        "ask the gate again, on the live set"
-    )
+    assert f"request {passed} " in answer.message
+    assert "retired by now" in answer.message
     assert in_production(lab) is None
 
 
@@ -76,7 +74,7 @@ def test_a_pass_of_a_set_that_was_retired_by_hand_is_no_ground(lab: Any) -> None
     passed = lab.gate("good").request_id
     with lab.referee.begin() as tx:
         assert releases.retire_test_set(tx, 1, "by hand")
-    assert "is of a test set that is retired by now" in lab.promote(passed).message
+    assert "retired by now" in lab.promote(passed).message
 
 
 def test_under_none_any_recorded_verdict_may_be_promoted_whatever_stands(lab: Any) -> None:
@@ -90,15 +88,14 @@ def test_what_stands_is_not_put_there_again_and_a_rollback_still_knows_the_way(l
     verdicts = [lab.gate(name, "hidden").request_id for name in ("good", "rare")]
     for request_id, name in zip(verdicts, ("good", "rare"), strict=True):
         assert lab.promote(request_id, name, "hidden").promoted
-    there = f"model {model_id(lab, 'rare', 'hidden')} is in production for study 'hidden' already"
-    assert lab.promote(verdicts[1], "rare", "hidden").message == f"{there}; nothing was changed"
-    assert force(lab, "rare", "hidden").message == there
+    assert "already; nothing" in lab.promote(verdicts[1], "rare", "hidden").message
+    assert force(lab, "rare", "hidden").message.endswith("'hidden' already")
     assert roll_back(lab, study="hidden").promoted
     assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
 
 
 def test_under_none_without_a_recorded_verdict_nothing_is_promoted(lab: Any) -> None:
-    assert "has no verdict on model" in lab.promote(99, "good", "hidden").message
+    assert "no verdict on" in lab.promote(99, "good", "hidden").message
 
 
 # Rollbacks.
@@ -113,15 +110,14 @@ def test_a_rollback_puts_back_what_stood_before(lab: Any) -> None:
     promote(lab, "good")
     answer = roll_back(lab)
     assert (answer.refused, answer.promoted) == (False, True)
-    assert answer.message == f"model {model_id(lab, 'worse')} is in production for study full again"
+    assert answer.message.endswith(" again")
     assert in_production(lab) == model_id(lab, "worse")
     assert lab.rows("SELECT kind, restores, why FROM work.promotions ORDER BY id DESC LIMIT 1") == [
         ("rollback", 1, "it got worse")
     ]
-    named = f"before the one that is there now; name one that was there later: {model_id(lab, 'good')}$"
-    with pytest.raises(StateError, match=f"no model was in production for study 'full' {named}"):
+    with pytest.raises(StateError, match=f"'full' before .* later: {model_id(lab, 'good')}$"):
         roll_back(lab)
-    assert "is in production for study full again" in roll_back(lab, "good").message  # named: and forward again
+    assert roll_back(lab, "good").message.endswith(" again")  # named: and forward again
     assert in_production(lab) == model_id(lab, "good")
 
 
@@ -136,21 +132,22 @@ def test_the_gate_compares_with_what_was_put_back(lab: Any) -> None:
 
 
 def test_only_what_was_in_production_can_be_put_back(lab: Any) -> None:
-    with pytest.raises(StateError, match="no model was in production for study 'full' yet; there is none to put back"):
+    with pytest.raises(StateError, match=r"'full' yet; .*none"):
         roll_back(lab)
     promote(lab, "good")
-    with pytest.raises(StateError, match="before the one that is there now; there is none to put back"):
+    with pytest.raises(StateError, match=r"'full' before .*none"):
         roll_back(lab)
-    with pytest.raises(StateError, match="model 4 was never in production for study 'full'"):
+    with pytest.raises(StateError, match=r"model 4 .*never"):
         roll_back(lab, "rare")
-    with pytest.raises(StateError, match="model 2 is in production for study 'full' already"):
+    with pytest.raises(StateError, match=r"model 2 .*already"):
         roll_back(lab, "good")
-    with pytest.raises(StateError, match="model 6 was never in production for study 'full'"):  # it is another study's
+    with pytest.raises(StateError, match=r"model 6 .*never"):  # it is another study's
         file_rollback(lab.worker, study="full", model_id=6, why="x", request_key="k")
-    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+    with pytest.raises(NotFoundError, match="study 'fool'"):
         file_rollback(lab.worker, study="fool", why="x", request_key="k")
-    with pytest.raises(ConfigError, match="why must be 1 to 500 characters that say it, got ' '"):
+    with pytest.raises(ConfigError) as refused:
         file_rollback(lab.worker, study="full", why=" ", request_key="k")
+    assert (refused.value.field, refused.value.value) == ("why", " ")
 
 
 def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
@@ -162,7 +159,7 @@ def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
         model_life.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
     answer = lab.answer(filed)
     assert answer.refused
-    assert answer.message == "model 4 came into production meanwhile; ask again if it shall be taken back too"
+    assert answer.message.startswith("model 4 came")
     assert in_production(lab) == 4
 
 
@@ -228,17 +225,14 @@ def test_a_list_of_models_has_the_verdict_and_the_standing_of_each(lab: Any) -> 
 
 @pytest.mark.parametrize(("words", "allowed"), [("x", True), ("x" * 500, True), ("x" * 501, False), (" ", False)])
 def test_a_reason_has_1_to_500_characters(words: str, allowed: bool) -> None:
-    with nullcontext() if allowed else pytest.raises(ConfigError, match="why must be 1 to 500 characters"):
+    with nullcontext() if allowed else pytest.raises(ConfigError, match=r"why .* 1 to 500"):
         assert require_words("why", words) == words
 
 
-def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
+def test_a_forced_promotion_names_who_and_why_for_good(lab: Any, recorded: Any) -> None:
     answer = force(lab)
     assert (answer.refused, answer.promoted) == (False, True)
-    assert answer.message == (
-        "model 4 is in production for study full without a verdict, forced by Ada Lovelace: "
-        "the old one fails on holidays"
-    )
+    recorded(answer.message, "forced_promotion")
     assert in_production(lab) == 4
     (entry,) = [m for m in model_list(lab.worker, study="full") if m.in_production]
     assert {k: getattr(entry, k) for k in ("model_id", "origin", "moved_by", "verdict", "who", "why")} == {
@@ -267,7 +261,7 @@ def test_a_referee_takes_no_forced_promotion_unless_it_was_allowed_to(lab: Any) 
 def test_nobody_forces_without_a_name_and_a_reason(missing: str, lab: Any) -> None:
     given = {"study": "full", "model_id": 4, "request_key": "k"}
     for nothing in ("", " \n", "x" * 501, None):
-        with pytest.raises(ConfigError, match=f"{missing} must be 1 to 500 characters"):
+        with pytest.raises(ConfigError, match=f"{missing} .* 1 to 500"):
             file_forced_promotion(lab.worker, **given, **REASON | {missing: nothing})
     with lab.worker.begin() as tx:
         asked = {"kind": RequestKind.FORCE, "study_id": 1, "model_id": 4, "arguments": REASON | {missing: " "}}
@@ -280,9 +274,8 @@ def test_nobody_forces_without_a_name_and_a_reason(missing: str, lab: Any) -> No
 def test_a_forced_promotion_makes_earlier_verdicts_stale(lab: Any) -> None:
     passed = lab.gate("good").request_id
     force(lab, "worse")
-    assert (
-        lab.promote(passed).message == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
-    )
+    answer = lab.promote(passed)
+    assert (answer.refused, answer.message.startswith("model 3 stands now")) == (True, True)
 
 
 # With the referee's address, in one call.
@@ -303,13 +296,13 @@ def test_the_referees_address_moves_the_pointer_at_once(lab: Any) -> None:
 
 def test_what_is_refused_at_once_leaves_nothing(lab: Any) -> None:
     failed = lab.gate("rare").request_id
-    with pytest.raises(StateError, match="only a pass may be promoted"):
+    with pytest.raises(StateError, match="answered 'fail'"):
         file_promotion(lab.referee, study="full", model_id=4, gate_request_id=failed, request_key="p", directly=True)
     assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'promote'") == 0
 
 
 def test_a_worker_cannot_act_at_once(lab: Any) -> None:
-    with pytest.raises(StoreError, match="this role may not do that"):
+    with pytest.raises(WrongRoleError):
         file_forced_promotion(lab.worker, study="full", model_id=4, **REASON, request_key="p", directly=True)
     assert in_production(lab) is None
 
@@ -334,7 +327,7 @@ FORGERIES = {
 def test_the_schema_itself_refuses_a_move_without_its_ground(kind: str, values: dict[str, str], lab: Any) -> None:
     promote(lab, "good")
     request = file_in(lab, kind)
-    with pytest.raises(StoreError, match="the database refuses this"), lab.referee.begin() as tx:
+    with pytest.raises(StoreError, match="database refuses"), lab.referee.begin() as tx:
         tx.exec_driver_sql(FORGERIES[kind].format(request=request, **values))
 
 

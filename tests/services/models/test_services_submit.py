@@ -107,12 +107,12 @@ def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("print(*[1] * 10_000)", "cannot be run on the open validation part of study 'full': .* nothing was spent"),
+        ("print(*[1] * 10_000)", "cannot be run .*'full': .*nothing"),
         (
             "import numpy as np\nprint(*[1] * (len(np.load('inputs.npy')) - 1))",
             r"whole numbers.* gave int64 of shape \(\d+,\)",
         ),
-        ("raise SystemExit('no luck')", "open validation part of study 'full': .*exit status 1: no luck; nothing"),
+        ("raise SystemExit('no luck')", "status 1: no luck;"),
         ("import numpy as np\nprint(*[-1] * len(np.load('inputs.npy')))", "classes from 0 to 1; row 0 .* got -1"),
         at_night("import numpy as np\nn = len(np.load('inputs.npy'))\nprint(*[1] * (n - 1), 2)", "from 0 to 1; row"),
     ],
@@ -127,26 +127,23 @@ def test_what_cannot_be_run_on_open_data_is_refused(
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
 
 
-WANTED = "a class number is wanted: 0 = malignant, 1 = benign"
+WANTED = "0 = malignant, 1 = benign"
 
 
-def test_of_a_failure_the_last_line_is_shown(hand_in: Any, tmp_path: Path) -> None:
+def test_of_a_failure_the_last_line_is_shown(hand_in: Any, tmp_path: Path, recorded: Any) -> None:
     with pytest.raises(InvalidInputError) as caught:
         hand_in(path=program(tmp_path, "rows = {}\nrows['dose']"), format="command", command="python predict.py")
-    assert str(caught.value) == (
-        "the model cannot be run on the open validation part of study 'full': the command 'python predict.py' ended "
-        "with exit status 1: KeyError: 'dose'; nothing was spent"
-    )
+    recorded(str(caught.value), "program_that_fails")
 
 
 def test_words_for_classes_are_answered_with_the_numbers(hand_in: Any, lab: Any, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=rf"the model answered 'benign'; {WANTED}; nothing was spent$"):
+    with pytest.raises(InvalidInputError, match=f"answered 'benign'; .*{WANTED};"):
         hand_in(path=program(tmp_path, "print('benign')"), format="command", command="python predict.py")
     parts = lab.open_parts()
     words = np.array(["malignant", "benign"])[parts.train_labels]
     pipeline = make_pipeline(GaussianNB()).fit(parts.train_inputs, words)
     save_model(PipelinePredictor(pipeline), tmp_path / "words")
-    with pytest.raises(InvalidInputError, match=rf"the model answered '\w+'; {WANTED}; nothing was spent$"):
+    with pytest.raises(InvalidInputError, match=rf"answered '\w+'; .*{WANTED};"):
         hand_in(path=tmp_path / "words", format="skops")
 
 
@@ -160,11 +157,7 @@ def test_answers_by_the_other_rows_are_refused_with_what_to_do(
 ) -> None:
     before = submissions_and_models(lab)
     code = f"import numpy as np\nx = np.load('inputs.npy')\nprint(*({answers}).astype(int), sep='\\n')"
-    words = (
-        r"cannot be judged by the open validation part of study 'full': its answers depend on which examples it sees, "
-        r"or change from run to run: \d+ of \d+ were others .*; let each answer come from its own row alone"
-    )
-    with pytest.raises(InvalidInputError, match=words):
+    with pytest.raises(InvalidInputError, match=r"cannot be judged .*: \d+ of \d+ "):
         hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
     assert submissions_and_models(lab) == before
 
@@ -172,7 +165,7 @@ def test_answers_by_the_other_rows_are_refused_with_what_to_do(
 def test_who_fails_among_fewer_rows_is_refused(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     n = len(lab.open_parts().validation_inputs)
     code = f"import numpy as np\nn = len(np.load('inputs.npy'))\nassert n == {n}\nprint(*[1] * n)"
-    with pytest.raises(InvalidInputError, match=r"(?s)cannot be run on the open validation part .*AssertionError"):
+    with pytest.raises(InvalidInputError, match=r"(?s)cannot be run .*AssertionError"):
         hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
 
 
@@ -191,25 +184,21 @@ def test_a_constant_is_tried_once(hand_in: Any, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"study": "fool"}, NotFoundError, "there is no study 'fool'"),
-        ({"format": "pickle"}, ConfigError, "format must be one of skops, .*safetensors, constant, command"),
-        ({"message": " \n"}, ConfigError, "message must be words of 1 to 2,000 characters"),
-        ({"message": "x" * 2001}, ConfigError, "message must be words of 1 to 2,000 characters"),
-        ({"command": "python x"}, ConfigError, "command must be given with the format 'command' only"),
-        ({"bundle": "dags"}, ConfigError, "bundle_version must be given together with bundle"),
-        ({"bundle_version": VERSION}, ConfigError, "bundle_version must be given together with bundle"),
-        ({"bundle": "../dags", "bundle_version": VERSION}, ConfigError, "bundle must be 1 to 100 of letters"),
-        ({"bundle": "dags", "bundle_version": "main"}, ConfigError, "bundle_version must be a git commit: 7 to 64"),
-        ({"request_key": ""}, ConfigError, "request_key must be not empty"),
-        ({"path": "absent"}, InvalidInputError, f"handed in: no such file on the host {gethostname()};"),
-        ({"path": "/dev/zero"}, ConfigError, "path must be a plain file of at most"),
-        ({"path": "/tmp"}, InvalidInputError, "path must be a plain file|Is a directory"),
-        (
-            {"path": "/etc/hostname"},
-            InvalidInputError,
-            "cannot be run on the open validation part .* no constant model",
-        ),
-        ({"path": "/etc/hostname", "format": "command"}, InvalidInputError, "is no archive; say how it is run"),
+        ({"study": "fool"}, NotFoundError, "study 'fool'"),
+        ({"format": "pickle"}, ConfigError, "format must .*safetensors, constant"),
+        ({"message": " \n"}, ConfigError, "message must .*2,000"),
+        ({"message": "x" * 2001}, ConfigError, "message must .*2,000"),
+        ({"command": "python x"}, ConfigError, "command must be"),
+        ({"bundle": "dags"}, ConfigError, "bundle_version .*together with"),
+        ({"bundle_version": VERSION}, ConfigError, "bundle_version .*together with"),
+        ({"bundle": "../dags", "bundle_version": VERSION}, ConfigError, "bundle must .*letters"),
+        ({"bundle": "dags", "bundle_version": "main"}, ConfigError, "bundle_version .*git commit"),
+        ({"request_key": ""}, ConfigError, "request_key must"),
+        ({"path": "absent"}, InvalidInputError, f"no such .*{gethostname()};"),
+        ({"path": "/dev/zero"}, ConfigError, "plain file of"),
+        ({"path": "/tmp"}, InvalidInputError, "plain file|Is a directory"),
+        ({"path": "/etc/hostname"}, InvalidInputError, "no constant model"),
+        ({"path": "/etc/hostname", "format": "command"}, InvalidInputError, "is no archive"),
     ],
 )
 def test_what_is_not_allowed_is_named(changes: dict[str, Any], error: Any, words: str, hand_in: Any, lab: Any) -> None:
@@ -221,7 +210,7 @@ def test_what_is_not_allowed_is_named(changes: dict[str, Any], error: Any, words
 
 def test_a_study_that_does_not_take_part_takes_no_models(hand_in: Any, lab: Any) -> None:
     pause_study(lab.worker, study="full", paused=True)
-    with pytest.raises(StateError, match="study 'full' is PAUSED; models can be handed in while it is ACTIVE"):
+    with pytest.raises(StateError, match="'full' is PAUSED"):
         hand_in()
 
 
@@ -237,7 +226,7 @@ def test_the_same_key_hands_in_once(hand_in: Any, lab: Any, tmp_path: Path) -> N
         {"bundle": "dags", "bundle_version": VERSION},
     )  # fmt: skip
     for changes in others:
-        with pytest.raises(InvalidInputError, match=r"key 'k' has handed in something else \(submission 1 of study"):
+        with pytest.raises(InvalidInputError, match=r"'k' .*else \(submission 1 "):
             hand_in(request_key="k", **changes)
     assert submissions_and_models(lab) == before
 
@@ -307,5 +296,5 @@ def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Pa
     lab.answer(asked)
     assert list_submissions(lab.worker, study="hidden")[0].state == "withheld"
     assert list_submissions(lab.worker, study="full") == []
-    with pytest.raises(NotFoundError, match="there is no study 'fool'"):
+    with pytest.raises(NotFoundError, match="study 'fool'"):
         list_submissions(lab.worker, study="fool")

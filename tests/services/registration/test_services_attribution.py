@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     (arms,) = [a for a in live._memory.arms if a.study == "mixed"]
     pulled = [arms.names[p.arm] for p in live._memory.problem.pulls if p.study_id == arms.study_id]
     assert pulled == ["tree"], "the result of the second one counts"
-    with pytest.raises(StateError, match="is SUCCEEDED; only a trial that failed because of its task is retried"):
+    with pytest.raises(StateError, match="is SUCCEEDED"):
         retry_trial(mixed.worker, trial_id=again.trial_id)
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
     assert mixed.one(used, id=failed) is True
@@ -130,8 +131,8 @@ def wrong(data: Any, parameters: Any, report: Any) -> Any:
 def test_a_failure_of_the_candidate_is_answered_with_the_command_for_another_one(mixed: Any) -> None:
     failed = ask(mixed, ["tree"])["tree"]
     assert run(mixed, failed, wrong, "tree").failure_kind == "candidate"
-    added = "add another candidate: `easeml candidate add mixed --kind function --name tree-v2`"
-    with pytest.raises(StateError, match=f"failed because of its candidate; only .* is retried; .*{added}"):
+    added = "`easeml candidate add mixed --kind function --name tree-v2`"
+    with pytest.raises(StateError, match=f"of its candidate; .*{added}"):
         retry_trial(mixed.worker, trial_id=failed)
 
 
@@ -211,11 +212,13 @@ def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
     assert waiting() == [], "no caller has asked"
     ask(mixed, ["const"])
     (tree_waits,) = waiting()
-    assert tree_waits.startswith("candidate tree waits for a task that executes function 'tree' (none has asked yet; ")
+    assert re.match(r"candidate tree .* function 'tree' \(none has", tree_waits)
     failed = ask(mixed, ["tree"], trainers=False)["tree"]
     assert waiting() == []
     run(mixed, failed, hidden, "tree")
-    assert waiting() == [f"1 candidate waits since their task failed: repair it, then `easeml trial retry {failed}`"]
+    (task_waits,) = waiting()
+    assert task_waits.startswith("1 candidate ")
+    assert f"`easeml trial retry {failed}`" in task_waits
 
 
 def test_a_withdrawn_candidate_is_not_tried_again_and_waits_for_nothing(mixed: Any) -> None:
@@ -231,7 +234,7 @@ def test_a_withdrawn_candidate_is_not_tried_again_and_waits_for_nothing(mixed: A
     with mixed.worker.begin() as tx:
         assert changed_tasks(tx, **changed) == []
     assert "tree" not in ask(mixed, changed["sources"]), "the function has changed"
-    refused = pytest.raises(StateError, match="candidate 'tree' was withdrawn; `easeml candidate restore mixed tree`")
+    refused = pytest.raises(StateError, match=r"withdrawn; .* mixed tree`")
     with refused:
         retry_trial(mixed.worker, trial_id=failed)
     with refused:
@@ -241,7 +244,7 @@ def test_a_withdrawn_candidate_is_not_tried_again_and_waits_for_nothing(mixed: A
     assert retry_trial(mixed.worker, trial_id=failed).state == "SUGGESTED"
 
 
-def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any) -> None:
+def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any, recorded: Any) -> None:
     """The function was renamed in the DAG: the study's candidate keeps the old name, and asks keep coming."""
     lab.register("deep", candidates=[{"name": "netz", "kind": "function"}, NB])
 
@@ -255,13 +258,12 @@ def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any) -> No
         cancel_trial(lab.worker, trial_id=trial.trial_id)
     long_ago = "('function:netz', 'deep', '2026-05-01 03:00+0')"
     lab.as_superuser(f"INSERT INTO work.offers (implementation, study, asked_at) VALUES {long_ago}")
-    waits = "candidate netz waits for a task that executes function 'netz' (one last asked on 2026-05-01 at 03:00 UTC; "
-    assert waits in search().why
     assert search().command == "easeml study show deep"
+    why = search().why
     for told in (study_details, study_report):
         (sentence,) = told(lab.worker, study="deep").waiting
-        assert sentence.startswith(waits)
-        assert sentence.endswith("or `easeml candidate withdraw deep netz --why 'renamed'`")
+        recorded(sentence, "candidate_waits_for_a_function")
+        assert sentence in why
     withdraw_candidate(lab.worker, study="deep", candidate="netz", why="renamed")
     assert study_details(lab.worker, study="deep").waiting == []
 
@@ -270,12 +272,12 @@ def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any) -> No
     "given", [lambda data, parameters, report: None, functools.partial(const, None), type("Fit", (), {})()]
 )
 def test_a_function_without_a_name_is_refused(given: Any) -> None:
-    with pytest.raises(InvalidInputError, match="a training function needs a name"):
+    with pytest.raises(InvalidInputError, match="needs a name"):
         executors_of([given], trainers=False)
 
 
 def test_two_functions_of_one_name_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="two training functions are called 'tree'"):
+    with pytest.raises(InvalidInputError, match=r"two .* called 'tree'"):
         executors_of([tree, type(const)(const.__code__, {}, "tree")], trainers=True)
 
 

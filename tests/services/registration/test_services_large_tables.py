@@ -15,6 +15,7 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.sealing import part_sizes, planned_sets
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.test_sets.row_registry import OWN_WORDS
 from easeml_core.services.trials.execution import run_trial
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def test_a_table_in_a_file_is_sealed_trained_on_and_known_again(
     renamed = {f"other {name}" if name != "y" else name: column for name, column in columns.items()}
     again = register(bare, tmp_path, "two", renamed | {"y": np.where(columns["x1"] > 0, "high", "low")})
     assert again.refused
-    assert "rows of it belong to a study of this tenant already" in again.message
+    assert OWN_WORDS in again.message
 
 
 def test_the_shares_of_a_large_table_are_bounded_and_those_of_others_are_as_they_were() -> None:

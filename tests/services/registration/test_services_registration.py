@@ -131,14 +131,15 @@ def test_a_repetition_adds_no_candidate(bare: Any) -> None:
 
 def test_a_name_that_another_request_has_taken_is_refused(bare: Any) -> None:
     register_study(bare.worker, **IRIS)
-    with pytest.raises(AlreadyExistsError, match="study 'iris' already exists; choose another name"):
+    with pytest.raises(AlreadyExistsError) as refused:
         register_study(bare.worker, **IRIS | {"request_key": "night/2", "tenant": "other"})
+    assert (refused.value.kind, refused.value.name) == ("study", "iris")
     assert bare.rows("SELECT name FROM work.tenants") == [("lab",)]
 
 
 def test_a_key_that_made_another_study_is_refused(bare: Any) -> None:
     register_study(bare.worker, **IRIS)
-    with pytest.raises(InvalidInputError, match=r"'night/1' has made the study 'iris', not 'wine'; use a new key"):
+    with pytest.raises(InvalidInputError, match="'iris', not 'wine'"):
         register_study(bare.worker, **IRIS | {"study": "wine", "tenant": "other"})
     assert bare.rows("SELECT name FROM work.tenants") == [("lab",)]
 
@@ -165,10 +166,11 @@ def test_pause_and_resume_may_be_repeated(lab: Any) -> None:
 
 def test_only_a_study_with_sealed_data_can_be_paused(bare: Any) -> None:
     register_study(bare.worker, **IRIS)
-    with pytest.raises(StateError, match=r"study 'iris' is REGISTERED; only one that is ACTIVE can be paused; `easeml"):
+    with pytest.raises(StateError, match="'iris' is REGISTERED"):
         pause_study(bare.worker, study="iris", paused=True)
 
 
 def test_an_unknown_study_is_reported_with_those_there_are(lab: Any) -> None:
-    with pytest.raises(NotFoundError, match=r"there is no study 'ful'; known: 'first', 'full', 'hidden'; register it"):
+    with pytest.raises(NotFoundError) as refused:
         pause_study(lab.worker, study="ful", paused=True)
+    assert (refused.value.name, refused.value.known) == ("ful", ["first", "full", "hidden"])

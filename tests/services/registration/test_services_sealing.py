@@ -16,7 +16,7 @@ from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.data.layout import Layout
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import RequestKind, SealedSetPurpose, Task
-from easeml_core.errors import SealedSetTooSmallError, StoreError
+from easeml_core.errors import SealedSetTooSmallError, WrongRoleError
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.sealing import part_sizes
@@ -61,16 +61,16 @@ def test_the_gate_set_has_the_papers_size_for_its_condition(lab: Any) -> None:
     assert len(sealed_set(lab, "gate", "first")[1]) == len(sealed_set(lab, "gate", "hidden")[1]) == planned
 
 
-def test_the_parts_are_published_with_their_sizes_only(lab: Any) -> None:
+def test_the_parts_are_published_with_their_sizes_only(lab: Any, recorded: Any) -> None:
     rows = dict(lab.rows("SELECT part, rows FROM work.data_parts WHERE data_version_id = 1", store=lab.worker))
     assert rows == {"gate": 254, "meter": 56, "train": 174, "validation": 85}
     message = lab.one("SELECT message FROM work.answers ORDER BY request_id LIMIT 1")
-    assert message == "study full is active; rows: train 174, validation 85, gate 254, meter 56"
+    recorded(message, "study_is_sealed")
 
 
 @pytest.mark.parametrize("table", SEALED_TABLES)
 def test_a_worker_sees_no_sealed_row(table: str, lab: Any) -> None:
-    with pytest.raises(StoreError, match="this role may not do that: permission denied for schema sealed"):
+    with pytest.raises(WrongRoleError, match="schema sealed"):
         lab.rows(f"SELECT * FROM sealed.{table}", store=lab.worker)
 
 
@@ -95,7 +95,8 @@ def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
     assert study_state(bare.worker, study="iris") == "REFUSED"
     (entry,) = overview(bare.worker).tenants
     assert entry.refusal == answer.message
-    assert entry.next.startswith("register it again: the sealed gate set needs at least 254 examples")
+    assert entry.next.startswith("register it again: ")
+    assert " 254 examples" in entry.next
 
 
 def test_a_refused_study_leaves_nothing_behind(bare: Any) -> None:
@@ -175,7 +176,7 @@ def test_one_set_for_gate_and_meter_is_refused_by_the_schema(bare: Any, monkeypa
     monkeypatch.setattr(sealing, "parts_of", overlapping)
     answer = bare.register("cancer")
     assert answer.refused
-    assert "gate and meter need disjoint sets" in answer.message
+    assert "need disjoint sets" in answer.message
     assert bare.one("SELECT count(*) FROM sealed.test_sets") == bare.one("SELECT count(*) FROM work.test_sets") == 0
 
 
@@ -200,10 +201,7 @@ def test_images_get_the_networks_as_default_candidates(bare: Any) -> None:
 def test_a_new_study_is_waiting_until_the_referee_came(bare: Any) -> None:
     register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
     (entry,) = overview(bare.worker).tenants
-    assert (entry.state, entry.next) == (
-        "REGISTERED",
-        "wait: the referee is splitting and sealing its data",
-    )
+    assert (entry.state, entry.next.startswith("wait: the referee ")) == ("REGISTERED", True)
 
 
 PAPERS = GateConfig(condition="n - o > 0 +/- 0.2", reliability=0.9, steps=3, estimator="paper")
@@ -217,8 +215,9 @@ def test_part_sizes_hold_the_plans_and_leave_a_fifth_for_training(rows: int) -> 
     least = {"gate": plan_for_gate(gate).labels, "meter": plan_for_meter(meter).labels}
     least["validation"] = plan_for_meter(meter).validation_minimum or 0
     if sum(least.values()) > 0.8 * rows:
-        with pytest.raises(SealedSetTooSmallError, match=r"at least 254 examples.*; bring data with more rows, widen"):
+        with pytest.raises(SealedSetTooSmallError, match="bring data") as refused:
             part_sizes(rows, CONFIGS)
+        assert refused.value.needed == 254
         return
     sizes = part_sizes(rows, CONFIGS)
     assert all(sizes[name] >= least[name] for name in least)

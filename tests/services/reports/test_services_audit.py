@@ -37,21 +37,15 @@ def acts(found: AuditPart) -> list[str]:
     return [event.act for event in found.events]
 
 
-def test_the_newest_comes_first_in_words(database: Any, busy: None) -> None:
+def test_the_newest_comes_first_in_words(database: Any, busy: None, recorded: Any) -> None:
     found = audit(database.worker)
     policy, paused, tenant, study = found.events[:4]
-    assert (policy.title, policy.detail, policy.study) == (
-        "Policy chosen",
-        "the program's own → default; price of compute none → 0.0036 of quality an hour",
-        None,
-    )
-    assert (paused.title, paused.study, paused.tenant) == ("Study paused", "theirs", "rivals")
-    assert (tenant.title, tenant.detail) == ("Limits of the tenant changed", "weight 1 → 2")
-    assert (study.detail, study.who, study.reason) == (
-        "budget none → 45 device-hours",
-        "ada",
-        "storm season",
-    )
+    assert [event.act for event in (policy, paused, tenant, study)] == [
+        "policy changed", "study paused", "tenant changed", "study changed",
+    ]  # fmt: skip
+    assert (policy.study, paused.study, paused.tenant) == (None, "theirs", "rivals")
+    assert (study.who, study.reason) == ("ada", "storm season")
+    recorded("\n".join(f"{event.title}: {event.detail}" for event in found.events[:4]), "audit")
     assert found.total == len(found.events) == sum(found.groups.values())
 
 

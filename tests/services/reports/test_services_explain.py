@@ -55,7 +55,8 @@ def test_everything_that_was_stored_of_the_decision(lab: Any) -> None:
     assert batch.settings_id is None
     assert SelectionConfig.from_json(batch.settings) == SelectionConfig()
     assert batch.sentence == trial.reason
-    assert found.sentence == f"{trial.reason}; it waits to be started"
+    assert found.sentence.startswith(f"{trial.reason}; ")
+    assert found.sentence.endswith("to be started")
     assert found.outcome.state == "SUGGESTED"
     assert found.outcome.quality is found.outcome.surprise is found.outcome.improved is None
 
@@ -88,8 +89,8 @@ def test_a_success_is_measured_against_what_was_expected_and_what_was_there(lab:
     assert outcome.surprise == pytest.approx((0.99 - batch.mean) / batch.std)
     assert outcome.cost_ratio == pytest.approx(2.5 / batch.predicted_cost_seconds)
     side = "above" if outcome.surprise >= 0 else "below"
-    assert f"; it reached 0.9900 in 2.5 s, {abs(outcome.surprise):.1f} std {side} what was expected, " in found.sentence
-    assert found.sentence.endswith(f"{0.99 - best:.4f} better than the best before")
+    assert f" 0.9900 in 2.5 s, {abs(outcome.surprise):.1f} std {side} " in found.sentence
+    assert f" {0.99 - best:.4f} better " in found.sentence
 
 
 def test_what_came_later_does_not_change_what_was_there_before(lab: Any) -> None:
@@ -99,7 +100,7 @@ def test_what_came_later_does_not_change_what_was_there_before(lab: Any) -> None
     succeed(lab, second, quality=1.0)
     assert explain(lab, first).outcome == before
     assert before.improved is False
-    assert explain(lab, first).sentence.endswith("short of the best before")
+    assert " short of " in explain(lab, first).sentence
 
 
 def test_a_failure_and_a_cancellation_are_said(lab: Any) -> None:
@@ -121,7 +122,7 @@ def test_every_time_it_was_handed_out_is_there_in_order(lab: Any) -> None:
     assert [b.chosen_by == "left over" for b in found.batches] == [False, True]
     assert found.batches[0].batch_id < found.batches[1].batch_id
     assert found.batches[1].mean is None
-    assert "it was handed out 2 times" in found.sentence
+    assert "handed out 2" in found.sentence
     succeed(lab, trial, quality=0.5)
     assert explain(lab, trial).outcome.surprise is not None  # against what was expected when it was chosen
 
@@ -160,16 +161,15 @@ def test_reasons_of_an_early_version_are_explained_without_figures(lab: Any, cha
     assert type(batch) is HandedOut
 
 
-def test_a_trial_that_nobody_suggested_says_so(lab: Any) -> None:
+def test_a_trial_that_nobody_suggested_says_so(lab: Any, recorded: Any) -> None:
     number = lab.one("SELECT min(id) FROM work.trials")
     found = explain_trial(lab.worker, trial_id=number)
     assert found.batches == []
-    assert "was started without a suggestion, so no reason is stored; it reached 0.9800 in 1.0 s, " in found.sentence
     assert found.outcome.surprise is None
     assert found.outcome.best_before is None
-    assert found.sentence.endswith("the first result on these data")
+    recorded(found.sentence, "trial_without_a_suggestion")
 
 
 def test_a_trial_that_is_not_there(lab: Any) -> None:
-    with pytest.raises(NotFoundError, match="there is no trial 999"):
+    with pytest.raises(NotFoundError, match="trial 999"):
         explain_trial(lab.worker, trial_id=999)

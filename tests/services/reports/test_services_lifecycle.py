@@ -50,7 +50,7 @@ def test_a_studys_life_in_words(lab: Any) -> None:
     assert [e.at for e in events] == sorted((e.at for e in events), reverse=True)
     assert {e.lane for e in events} == set(LANES)
     details = {e.title: e.detail for e in events}
-    assert details["gate set 1 retired"] == "the referee has retired it"
+    assert "referee" in details["gate set 1 retired"]
     assert details[f"{trial.candidate} failed"].startswith("out of memory; ")
     assert not any("full" in title for title in titles(lab, "first"))
 

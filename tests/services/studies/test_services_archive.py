@@ -84,7 +84,7 @@ def test_the_referee_refuses_what_an_archived_study_had_asked_and_spends_nothing
     assert answer.refused
     assert "study 'full' is archived" in answer.message
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
-    with pytest.raises(StateError, match="study full is archived and takes nothing new"):
+    with pytest.raises(StateError, match="full is archived"):
         file_gate_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key="new")
     assert (
         file_gate_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key="asked") == asked
@@ -95,10 +95,10 @@ def test_a_model_in_production_answers_again_once_its_study_is_restored(lab: Any
     assert lab.promote(lab.gate("good").request_id).promoted
     rows = {"study": "full", "inputs": [[0.0] * 30]}
     before = infer(lab.worker, lab.artifacts, **rows).labels
-    with pytest.raises(StateError, match="has a model in production"):
+    with pytest.raises(StateError, match="model in production"):
         archive_study(lab.worker, study="full", why="over")
     assert archive_study(lab.worker, study="full", why="over", withdraw=True).production == lab.models["full"]["good"]
-    with pytest.raises(StateError, match="study 'full' is archived, so that no model of it answers"):
+    with pytest.raises(StateError, match="'full' is archived"):
         infer(lab.worker, lab.artifacts, **rows)
     restore_study(lab.worker, study="full")
     assert infer(lab.worker, lab.artifacts, **rows).labels == before
@@ -111,11 +111,11 @@ def test_a_refused_study_is_deleted_and_its_name_registered_again(bare: Any) -> 
     assert (tried.state, tried.candidates) == ("REFUSED", 1)
     assert delete_study(bare.worker, study="typo", why="a wrong kind").changed
     assert not delete_study(bare.worker, study="typo", why="a wrong kind").changed  # a second time
-    with pytest.raises(NotFoundError, match="there is no study 'tipo'"):
+    with pytest.raises(NotFoundError, match="study 'tipo'"):
         delete_study(bare.worker, study="tipo", why="x")
     assert next_steps(bare.worker, needs_only=True) == []
     assert not bare.register("typo", request_key="once").refused
-    with pytest.raises(StateError, match="study typo has sealed data"):
+    with pytest.raises(StateError, match="typo has sealed"):
         delete_study(bare.worker, study="typo", why="x", dry_run=True)
 
 
@@ -144,20 +144,20 @@ def test_a_withdrawn_candidate_is_not_suggested_and_a_study_without_others_is_fi
         withdraw_candidate(lab.worker, study="full", candidate=name, why="none of these")
     assert not suggest_trials(lab.worker, count=3, studies_only=["full"], request_key=lab.key()).trials
     steps = {step.kind: step.act for step in next_steps(lab.worker, studies_only=["full"])}
-    assert "nothing: every candidate has run" in steps.get("compute", "") or "hand-in" in steps
+    assert "every candidate has" in steps.get("compute", "") or "hand-in" in steps
     assert out_of_step(lab.worker) == []
     others = [name for name in left if name != trial.candidate]
     for name in others[:1]:
         assert restore_candidate(lab.worker, study="full", candidate=name).changed
         (again,) = suggest_trials(lab.worker, count=3, studies_only=["full"], request_key=lab.key()).trials
         assert again.candidate == name
-    with pytest.raises(NotFoundError, match="study 'full' has no candidate 'x'"):
+    with pytest.raises(NotFoundError, match="no candidate 'x'"):
         withdraw_candidate(lab.worker, study="full", candidate="x", why="y")
 
 
 def test_a_tenant_is_archived_with_its_studies_and_restored_without_them(lab: Any) -> None:
     assert lab.promote(lab.gate("good").request_id).promoted
-    with pytest.raises(StateError, match=r"studies of tenant 'lab' have models in production.*: full"):
+    with pytest.raises(StateError, match=r"'lab' .*production.*: full"):
         archive_tenant(lab.worker, tenant="lab", why="over")
     tried = archive_tenant(lab.worker, tenant="lab", why="over", withdraw=True, dry_run=True)
     assert sorted(tried.studies) == sorted(lab.models)
@@ -165,9 +165,9 @@ def test_a_tenant_is_archived_with_its_studies_and_restored_without_them(lab: An
     assert archive_tenant(lab.worker, tenant="lab", why="over", withdraw=True).changed
     assert not archive_tenant(lab.worker, tenant="lab", why="over").changed
     assert len(archived_studies(lab.worker)) == len(lab.models)
-    with pytest.raises(StateError, match="tenant lab is archived"):
+    with pytest.raises(StateError, match="lab is archived"):
         lab.register("next")
-    with pytest.raises(StateError, match="tenant lab has studies or logins"):
+    with pytest.raises(StateError, match="lab has studies"):
         delete_tenant(lab.worker, tenant="lab", why="x", dry_run=True)
     assert restore_tenant(lab.worker, tenant="lab").changed
     assert restore_study(lab.worker, study="full").changed
@@ -175,8 +175,9 @@ def test_a_tenant_is_archived_with_its_studies_and_restored_without_them(lab: An
 
 @pytest.mark.parametrize("why", ["", "  ", "x" * 501])
 def test_a_reason_is_needed(lab: Any, why: str) -> None:
-    with pytest.raises(ConfigError, match="why must be a reason of 1 to 500 characters"):
+    with pytest.raises(ConfigError, match="1 to 500") as refused:
         archive_study(lab.worker, study="full", why=why)
+    assert refused.value.field == "why"
 
 
 def test_a_nightly_dag_that_keeps_its_study_does_not_make_an_archived_one_anew(bare: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from easeml_core.services.trials.execution import (
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from easeml_core.store.tables.decisions import SuggestedTrial
 
@@ -130,11 +131,16 @@ def test_a_tenant_is_not_set_to_what_is_not_allowed(changes: Any, words: str, la
 
 
 def test_unknown_names_are_reported_with_those_there_are(lab: Any) -> None:
-    with pytest.raises(NotFoundError, match="there is no study 'ful'; known: 'first', 'full', 'hidden'"):
-        set_study(lab.worker, study="ful", priority=1)
-    with pytest.raises(NotFoundError, match="there is no tenant 'lob'; known: 'lab'; a tenant is made when its first"):
-        set_tenant(lab.worker, tenant="lob", weight=1.0)
-    with pytest.raises(NotFoundError, match="there is no study 'ful'"):
+    calls: dict[tuple[str, str], Callable[[], object]] = {
+        ("study", "ful"): lambda: set_study(lab.worker, study="ful", priority=1),
+        ("tenant", "lob"): lambda: set_tenant(lab.worker, tenant="lob", weight=1.0),
+    }
+    for unknown, call in calls.items():
+        with pytest.raises(NotFoundError) as refused:
+            call()
+        assert (refused.value.kind, refused.value.name) == unknown
+        assert refused.value.known == {"study": ["first", "full", "hidden"], "tenant": ["lab"]}[unknown[0]]
+    with pytest.raises(NotFoundError, match="study 'ful'"):
         join(lab, name="a", study="ful")
 
 
@@ -201,12 +207,13 @@ def test_a_running_study_takes_more_candidates(lab: Any) -> None:
 def test_another_candidate_of_the_same_name_is_refused(lab: Any) -> None:
     join(lab, name="deep", devices=["gpu"])
     for other in ({"kind": "gaussian_naive_bayes"}, {"parameters": {"max_depth": 9}}, {"devices": None}):
-        with pytest.raises(AlreadyExistsError, match="candidate of study 'full' 'deep' already exists; it is another"):
+        with pytest.raises(AlreadyExistsError, match="it is another") as refused:
             join(lab, **{"name": "deep", "devices": ["gpu"]} | other)
+        assert refused.value.name == "deep"
 
 
 def test_a_candidate_that_cannot_be_trained_does_not_join(lab: Any) -> None:
-    with pytest.raises(InvalidInputError, match="there is no trainer kind 'oak'"):
+    with pytest.raises(InvalidInputError, match="trainer kind 'oak'"):
         join(lab, name="a", kind="oak")
     with pytest.raises(ConfigError, match="candidate 'a': devices"):
         join(lab, name="a", devices=["-"])
@@ -216,7 +223,7 @@ def test_a_candidate_that_cannot_be_trained_does_not_join(lab: Any) -> None:
 def test_a_study_that_is_not_sealed_takes_no_further_candidate(bare: Any) -> None:
     given = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": "k"}
     register_study(bare.worker, study="cancer", **given)
-    with pytest.raises(StateError, match="study 'cancer' is REGISTERED; candidates join one that is ACTIVE or PAUSED"):
+    with pytest.raises(StateError, match="'cancer' is REGISTERED"):
         join(bare, name="a", study="cancer")
 
 
@@ -230,7 +237,7 @@ def test_a_trial_of_a_study_with_a_budget_reserves_its_share(lab: Any) -> None:
     limits = [limit_of(lab, t) for t in trials]
     assert limits == pytest.approx([51.0, 349 / 8 + 1, (349 - 44.625) / 8 + 1])
     assert lab.one("SELECT count(*) FROM work.trials WHERE limit_seconds IS NULL") == 9  # those of the laboratory
-    assert next_step(lab) == "wait: trials are under way"
+    assert "under way" in next_step(lab)
 
 
 def test_a_study_whose_budget_is_reserved_does_not_keep_others_from_the_devices(lab: Any) -> None:
@@ -265,7 +272,8 @@ def test_a_real_trial_is_cut_by_the_budget_and_says_so(lab: Any) -> None:
     lab.as_superuser("UPDATE work.trials SET limit_seconds = 0.6 WHERE id = %s", trial.trial_id)
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
     assert report.state == "FAILED"
-    assert report.failure.startswith(("out of time: not finished after 0.3 s, which is what was reserved", "took "))
+    assert report.failure.startswith(("out of time: not finished after 0.3 s, ", "took "))
+    assert "reserved" in report.failure
     taken = lab.one("SELECT lost_seconds + coalesce(cost_seconds, 0) FROM work.trials WHERE id = :id", **_id(trial))
     assert 0.3 <= taken <= 0.6
 
@@ -283,8 +291,8 @@ def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab
     started = trial_details(lab.worker, trial_id=trial.trial_id).start_seconds
     assert seen.device_seconds == pytest.approx(3.0 + report.cost_seconds + started)
     assert seen.reserved_seconds == 0.0
-    assert next_step(lab).startswith("train: 2 candidates have not run on the present data; ")
-    assert next_step(lab).endswith(" device-minutes of its compute budget are left")
+    assert next_step(lab).startswith("train: 2 candidates ")
+    assert " device-minutes " in next_step(lab)
 
 
 @pytest.mark.parametrize("ends", ["succeeds", "fails"])
@@ -301,19 +309,19 @@ def test_who_comes_after_the_reservation_has_lost_the_trial(lab: Any, tmp_path: 
         late = TrainingResult(0.9, 100.0, tmp_path / "model", "constant", lab.open_parts().validation_labels)
         record_success(lab.worker, lab.artifacts, lease, late)
     report = trial_state(lab.worker, trial_id=trial.trial_id)
-    words = "took 100.0 s, and 51.0 s were reserved for it; its result is not counted"
-    assert (report.state, report.failure, report.model_id) == ("FAILED", words, None)
+    assert (report.state, report.model_id) == ("FAILED", None)
+    assert re.findall(r"[\d.]+ s\b", report.failure) == ["100.0 s", "51.0 s"]  # taken, reserved
     assert study_details(lab.worker, study="full").summary.device_seconds == 54.0
-    with pytest.raises(Exception, match="taken over by another attempt"):
+    with pytest.raises(Exception, match="taken over"):
         record_failure(lab.worker, lease, "again")
 
 
 def test_a_budget_may_be_set_while_trials_are_under_way(lab: Any) -> None:
     waiting, running, _ = of_full(lab)
     claim(lab.worker, trial_id=running.trial_id, request_key="w")
-    words = "compute budget of study 'full': 1806 of 100 used; raise it with `easeml study set`, or wait"
-    with pytest.raises(BudgetExhaustedError, match=words):
+    with pytest.raises(BudgetExhaustedError) as refused:
         set_study(lab.worker, study="full", budget_seconds=100.0)
+    assert (refused.value.used, refused.value.allowed) == (1806, 100)
     assert limit_of(lab, waiting) is None
     set_study(lab.worker, study="full", budget_seconds=1806.0)  # 3 used, and 3 times 600 s and a second
     assert limit_of(lab, waiting) == limit_of(lab, running) == 601.0
@@ -334,7 +342,7 @@ def test_a_quota_holds_over_all_studies_of_the_tenant(lab: Any) -> None:
 def test_a_used_up_quota_says_so(lab: Any) -> None:
     set_tenant(lab.worker, tenant="lab", quota_seconds=9.0)
     assert suggest(lab) == []
-    assert next_step(lab) == "nothing: its tenant's quota is used up"
+    assert "quota" in next_step(lab)
 
 
 def test_a_tenant_gets_no_more_trials_at_once_than_it_may(lab: Any) -> None:
@@ -342,7 +350,7 @@ def test_a_tenant_gets_no_more_trials_at_once_than_it_may(lab: Any) -> None:
     first, second = suggest(lab)
     assert suggest(lab) == []
     idle = next(e for e in overview(lab.worker).tenants if e.running + e.waiting == 0)
-    assert idle.next == "wait: its tenant has as many open trials as it may have at once"
+    assert "open trials" in idle.next
     pause_study(lab.worker, study=first.study, paused=True)  # its trial stays open, and keeps its place
     assert suggest(lab) == []
     cancel_trial(lab.worker, trial_id=second.trial_id)
@@ -385,7 +393,7 @@ def test_a_lost_worker_that_used_up_the_budget_ends_the_trial(lab: Any) -> None:
     assert of_full(lab) == []
     report = trial_state(lab.worker, trial_id=trial.trial_id)
     assert report.state == "FAILED"
-    assert report.failure == "its worker was lost, and too little of the compute budget is left"
+    assert "too little" in report.failure
 
 
 def test_a_claim_of_what_lost_workers_used_up_ends_the_trial(lab: Any) -> None:
@@ -397,7 +405,7 @@ def test_a_claim_of_what_lost_workers_used_up_ends_the_trial(lab: Any) -> None:
     )
     assert claim(lab.worker, trial_id=trial.trial_id, request_key="w") is None
     report = trial_state(lab.worker, trial_id=trial.trial_id)
-    assert (report.state, report.failure) == ("FAILED", "lost workers used up what was reserved for it")
+    assert (report.state, report.failure.startswith("lost workers")) == ("FAILED", True)
 
 
 # Deadline, target, priority, device.
@@ -414,7 +422,7 @@ def test_after_its_deadline_a_study_gets_nothing_and_what_nobody_holds_is_cancel
     join(lab, name="deep", parameters={"max_depth": 9})
     record_failure(lab.worker, claim(lab.worker, trial_id=held.trial_id, request_key="w"), "it crashed")
     assert of_full(lab) == []
-    assert next_step(lab) == "nothing: its deadline has passed; set a later one to go on"
+    assert "deadline has passed" in next_step(lab)
     set_study(lab.worker, study="full", deadline=datetime.now(UTC) + timedelta(hours=1))
     assert [t.candidate for t in of_full(lab)] == ["deep"]
 
@@ -422,7 +430,7 @@ def test_after_its_deadline_a_study_gets_nothing_and_what_nobody_holds_is_cancel
 def test_a_study_ends_when_its_target_is_reached(lab: Any) -> None:
     set_study(lab.worker, study="full", target_quality=0.98)  # its best has 0.98
     assert of_full(lab) == []
-    assert next_step(lab) == "nothing: its target quality of 0.98 is reached"
+    assert "target quality of 0.98" in next_step(lab)
     set_study(lab.worker, study="full", target_quality=0.981)
     assert len(of_full(lab)) == 3
 
@@ -447,8 +455,9 @@ def test_a_device_gets_only_what_may_run_on_it(lab: Any) -> None:
     lab.let_run_out(on_gpu.trial_id)
     assert suggest(lab, studies_only=["full"], device="cpu") == []
     assert suggest(lab, studies_only=["full"], device="gpu")[0].trial_id == on_gpu.trial_id
-    with pytest.raises(ConfigError, match="device must be a kind of device"):
+    with pytest.raises(ConfigError) as refused:
         suggest(lab, device="GPU 0")
+    assert (refused.value.field, refused.value.value) == ("device", "GPU 0")
 
 
 def test_limits_of_one_tenant_are_no_business_of_another(bare: Any) -> None:

@@ -71,7 +71,7 @@ def test_the_logins_of_an_archived_tenant_end_and_one_of_several_tenants_is_the_
     with pytest.raises(StoreUnavailableError, match="authentication failed"):
         tenants(database, "easeml_t_lab", made.password)
     make_login(administrator, name="both", tenants=["lab", "garden"])
-    with pytest.raises(StateError, match="login easeml_t_both has the rows of tenant 'garden' and of others"):
+    with pytest.raises(StateError, match=r"easeml_t_both .*'garden' and"):
         archive_tenant(administrator, tenant="garden", why="over")
     end_login(administrator, name="both")
 
@@ -142,7 +142,7 @@ def test_a_login_of_another_database_of_the_server_is_left_alone(
 
 @pytest.mark.parametrize("name", ["", "A", 'x"; DROP', "easeml_t_", "a" * 60])
 def test_what_is_no_name_of_a_login(database: Any, name: str) -> None:
-    with pytest.raises(InvalidInputError, match="the name of a login"):
+    with pytest.raises(InvalidInputError, match="name of a"):
         make_login(database.owner, name=name, tenants=["lab"])
 
 

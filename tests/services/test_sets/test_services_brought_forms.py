@@ -132,15 +132,15 @@ def test_rows_that_are_known_are_refused_in_every_form(lab: Any, tmp_path: Path,
     opened, others = lab.open_parts("s"), lab.open_parts("other")
     hidden = content(lab, lab.one("SELECT max(id) FROM sealed.test_sets"))[0]
     known = {
-        "are known already, the first of them from the open parts of the study's data": opened.train_inputs,
-        "are known already, the first of them from test set": hidden,
-        "are rows that the installation has already": others.validation_inputs,
+        "the open parts": opened.train_inputs,
+        "from test set": hidden,
+        "that the installation": others.validation_inputs,
     }
     named = {"by class": "even/7.png", "array": "7"}[form]
     for number, (what, rows) in enumerate(known.items()):
         values = pixels(2, 40)
         values[6] = as_bytes(rows)[0]
-        with pytest.raises(InvalidInputError, match=f"example '{named}': 1 of 40 examples {what}"):
+        with pytest.raises(InvalidInputError, match=f"'{named}': 1 of 40 .* {what}"):
             seal_test_set(lab.referee, lab.artifacts, study="s", **write(tmp_path / str(number), form, values))
     values[6] = np.flip(as_bytes(opened.train_inputs)[0], axis=1)  # mirrored, it is another image
     assert seal_test_set(lab.referee, lab.artifacts, study="s", **write(tmp_path / "m", form, values)).rows == 40
@@ -148,9 +148,7 @@ def test_rows_that_are_known_are_refused_in_every_form(lab: Any, tmp_path: Path,
 
 def test_labels_of_images_may_be_asked_for_later(lab: Any, tmp_path: Path) -> None:
     brought = write(tmp_path / "new", "images", pixels(1, 40))
-    with pytest.raises(
-        InvalidInputError, match=r"a meter set needs the label .* images in a sub-folder for each class"
-    ):
+    with pytest.raises(InvalidInputError, match=r"meter set .*-folder"):
         seal_test_set(lab.referee, lab.artifacts, study="s", inputs=brought["inputs"], purpose="meter")
     found = seal_test_set(lab.referee, lab.artifacts, study="s", inputs=brought["inputs"])
     _, labels, keys = content(lab, found.test_set_id)
@@ -164,14 +162,14 @@ def test_what_does_not_fit_is_refused(lab: Any, tmp_path: Path) -> None:
     flat, sorted_ = (write(tmp_path / form, form, pixels(1, 40)) for form in ("images", "by class"))
     seal: dict[str, Any] = {"study": "s"}
     array = write(tmp_path / "array", "array", pixels(1, 40))["inputs"]
-    with pytest.raises(InvalidInputError, match="tells the label of each row already; leave out"):
+    with pytest.raises(InvalidInputError, match="already; leave out"):
         seal_test_set(lab.referee, lab.artifacts, **seal, inputs=sorted_["inputs"], labels=flat["labels"])
-    with pytest.raises(InvalidInputError, match=r"line 2 \(example '1.png'\): there is no such example in"):
+    with pytest.raises(InvalidInputError, match=r"1\.png'.* no such"):
         seal_test_set(lab.referee, lab.artifacts, **seal, inputs=array, labels=flat["labels"])
-    with pytest.raises(InvalidInputError, match="new has no columns, so there is no 'ward' in it"):
+    with pytest.raises(InvalidInputError, match=r"no columns, .* 'ward'"):
         seal_test_set(lab.referee, lab.artifacts, **seal, **sorted_, slices_column="ward")
     (sorted_["inputs"] / "odd").rename(sorted_["inputs"] / "strange")
-    with pytest.raises(InvalidInputError, match=r"example 'strange/10.png': 'strange' is no class of the study"):
+    with pytest.raises(InvalidInputError, match=r"'strange/10.png': 'strange'"):
         seal_test_set(lab.referee, lab.artifacts, **seal, **sorted_)
     shutil.copy(sorted_["inputs"] / "even" / "1.png", sorted_["inputs"] / "even" / "x.png")
     (sorted_["inputs"] / "strange").rename(sorted_["inputs"] / "odd")
@@ -182,7 +180,7 @@ def test_what_does_not_fit_is_refused(lab: Any, tmp_path: Path) -> None:
 def test_images_and_arrays_become_the_validation_set_or_are_fed(lab: Any, tmp_path: Path, form: str) -> None:
     opened, fresh = lab.open_parts("s"), pixels(3, 30)
     fresh[0] = as_bytes(opened.train_inputs)[0]
-    with pytest.raises(InvalidInputError, match=r"1 of 30 rows cannot be validated on, the first of them example "):
+    with pytest.raises(InvalidInputError, match="1 of 30 rows"):
         replace_validation(lab.referee, lab.artifacts, study="s", **write(tmp_path / "known", form, fresh))
     brought = write(tmp_path / "new", form, fresh[1:])
     assert replace_validation(lab.referee, lab.artifacts, study="s", **brought).added == 29

@@ -81,7 +81,7 @@ def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: 
     monkeypatch.setattr(housekeeping, "reevaluation_steps", lambda *_, **__: 1 / 0)
     idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
     assert [idle_work.work() for _ in range(3)] == [False] * 3
-    assert caplog.text.count("a model of the past was not run on a live set") == 1
+    assert caplog.text.count("of the past") == 1
 
 
 def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

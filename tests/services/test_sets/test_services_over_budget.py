@@ -92,7 +92,7 @@ def test_what_the_database_refuses_to_renew_is_given_up_alone(lab: Any, monkeypa
     assert {study for study, _ in given} == {"first", "hidden"}
     assert len(given) == 3
     state, failure = lab.rows("SELECT state, failure FROM work.trials WHERE id = :id", id=trial_id)[0]
-    assert (state, failure) == ("FAILED", "its worker was lost, and too little of the compute budget is left")
+    assert (state, "too little" in failure) == ("FAILED", True)
 
 
 @pytest.mark.usefixtures("at_home")

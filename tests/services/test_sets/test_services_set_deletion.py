@@ -52,7 +52,7 @@ def test_what_is_sealed_in_a_set_goes_and_its_examples_stay_known(lab: Any, brin
     assert not delete(lab, keys, number).changed  # a second time
     with pytest.raises(NotFoundError):
         delete(lab, keys, "spring")
-    with pytest.raises(InvalidInputError, match="300 of 300 examples are rows that the installation has already"):
+    with pytest.raises(InvalidInputError, match=r"300 of 300 .* installation has"):
         seal(lab, brought, name="spring")
     again = seal(lab, bring(seed=2), name="spring")
     assert (again.sealed_before, again.rows) == (False, 300)
@@ -70,18 +70,18 @@ def test_what_is_changed_afterwards_is_found_in_its_chain(lab: Any, bring: Any, 
 def test_a_set_whose_evidence_is_broken_is_not_deleted(lab: Any, bring: Any, tmp_path: Path) -> None:
     number = seal(lab, bring(), name="spring").test_set_id
     lab.as_superuser("UPDATE sealed.test_sets SET labels = 'x' WHERE id = %s", number)
-    with pytest.raises(StateError, match=f"the evidence of chain set/{number} is broken"):
+    with pytest.raises(StateError, match=f"chain set/{number} is broken"):
         delete(lab, tmp_path / "keys", number)
     assert states(lab)[-1] == ("spring", "sealed")
 
 
 def test_a_set_that_served_or_is_in_use_stays(lab: Any, tmp_path: Path) -> None:
     first = gate_sets(lab)[-1].test_set_id
-    with pytest.raises(StateError, match=f"test set {first} is live; a live set is retired first"):
+    with pytest.raises(StateError, match=f"{first} is live"):
         delete(lab, tmp_path / "keys", first)
     lab.gate("good")
     retire(lab, first)
-    with pytest.raises(StateError, match=f"test set {first} has served: its ledger and the evidence"):
+    with pytest.raises(StateError, match=f"{first} has served"):
         delete(lab, tmp_path / "keys", first)
 
 
@@ -95,7 +95,7 @@ def test_a_set_of_which_labels_were_asked_has_served(lab: Any, bring: Any, tmp_p
     lab.answer_all()
     assert lab.one("SELECT count(*) FROM sealed.wanted WHERE test_set_id = :id", id=number) == 1
     retire(lab, number)
-    with pytest.raises(StateError, match="test set spring has served"):
+    with pytest.raises(StateError, match="spring has served"):
         delete(lab, tmp_path / "keys", number)
 
 

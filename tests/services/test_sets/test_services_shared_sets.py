@@ -79,18 +79,18 @@ def test_the_settings_of_a_shared_set_are_those_asked_for(lab: Any, bring: Any) 
     assert (config.gate.steps, config.meter.tolerance) == (3, 0.2)  # of the study
     again = seal(lab, bring(), **JOINT)
     assert again.sealed_before
-    with pytest.raises(AlreadyExistsError, match=r"sealed with other settings: gate .*; meter .*; reliability 0.8"):
+    with pytest.raises(AlreadyExistsError, match=r"gate .*; meter .*; reliability 0.8"):
         seal(lab, bring(), purpose="joint", settings=JOINT["settings"] | {"reliability": 0.9})
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"gate": {"adaptivity": "recycle"}}, "cannot share a sealed set with a meter: it reuses the level"),
-        ({"gate": {"sampling": "early"}}, "sampling 'early' cannot share"),
-        ({"gate": {"reliability": 0.9}}, "the gate of a shared set has no separate reliability"),
-        ({"meter": {"teams": 2}}, "cannot share a sealed set with a gate"),
-        ({"condition": "n > 0.5 +/- 0.1"}, "joint has no setting 'condition'; known: gate, gate_share"),
+        ({"gate": {"adaptivity": "recycle"}}, "it reuses the"),
+        ({"gate": {"sampling": "early"}}, "sampling 'early'"),
+        ({"gate": {"reliability": 0.9}}, "no separate reliability"),
+        ({"meter": {"teams": 2}}, "with a gate:"),
+        ({"condition": "n > 0.5 +/- 0.1"}, "joint .* 'condition'; known: gate"),
     ],
 )
 def test_what_the_proof_does_not_cover_is_not_sealed(settings: Any, words: str, lab: Any, bring: Any) -> None:
@@ -102,7 +102,7 @@ def test_what_the_proof_does_not_cover_is_not_sealed(settings: Any, words: str, 
 
 @pytest.mark.parametrize("purpose", ["joint", "direct"])
 def test_both_need_all_their_labels(purpose: str, lab: Any, bring: Any) -> None:
-    with pytest.raises(InvalidInputError, match=f"a {purpose} set needs the label of every example"):
+    with pytest.raises(InvalidInputError, match=f"{purpose} set needs"):
         seal(lab, bring(), purpose=purpose, labelled=False)
 
 
@@ -110,8 +110,9 @@ def test_a_shared_set_is_planned_and_fulfilled(lab: Any, bring: Any) -> None:
     planned = lifecycle.plan_test_set(lab.referee, study="full", name="next", **JOINT)
     sizes = plan_joint(planned.plan)
     assert planned.rows == sizes.labels == max(sizes.gate_labels, sizes.meter_labels)
-    with pytest.raises(SealedSetTooSmallError, match=f"joint set needs at least {sizes.labels:,} examples"):
+    with pytest.raises(SealedSetTooSmallError, match="joint set") as refused:
         seal(lab, bring(sizes.labels - 1), name="next", purpose="joint")
+    assert refused.value.needed == sizes.labels
     sealed = seal(lab, bring(sizes.labels), name="next", purpose="joint")
     assert (sealed.plan, sealed.needed) == (planned.plan, sizes.labels)
 

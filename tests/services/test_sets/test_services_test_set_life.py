@@ -15,10 +15,10 @@ from easeml_core.errors import (
     InvalidInputError,
     SealedSetTooSmallError,
     StateError,
-    StoreError,
+    WrongRoleError,
 )
 from easeml_core.services.evaluation.sealed_runs import at_once
-from easeml_core.services.reports.overview import overview
+from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.test_sets import lifecycle, upload
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.planning import needed_examples
@@ -94,7 +94,7 @@ REFEREES_ALONE: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("deed", REFEREES_ALONE)
 def test_a_worker_can_do_none_of_it(deed: str, lab: Any, bring: Any) -> None:
-    with pytest.raises(StoreError, match="this role may not do that"):
+    with pytest.raises(WrongRoleError):
         REFEREES_ALONE[deed](lab, bring(3))
 
 
@@ -103,19 +103,20 @@ def test_a_worker_can_do_none_of_it(deed: str, lab: Any, bring: Any) -> None:
 
 def test_too_few_examples_are_refused_with_the_planners_figure(lab: Any, bring: Any) -> None:
     needed = needed_examples(gate_sets(lab)[0].plan)
-    with pytest.raises(SealedSetTooSmallError, match=f"at least {needed:,} examples, it has {needed - 1:,}"):
+    with pytest.raises(SealedSetTooSmallError, match="gate set") as refused:
         seal(lab, bring(needed - 1))
+    assert (refused.value.needed, refused.value.available) == (needed, needed - 1)
     assert seal(lab, bring(needed)).needed == needed
 
 
 def test_examples_that_somebody_has_seen_are_refused_and_the_first_is_named(lab: Any, bring: Any) -> None:
     parts, live = lab.open_parts(), content(lab, 1)[0]
-    known = {"open parts of the study's data": parts.validation_inputs[3], "test set '1'": live[7]}
+    known = {"open parts": parts.validation_inputs[3], "test set '1'": live[7]}
     for place, row in known.items():
         brought = bring()
         brought.values[[5, 40]] = row, parts.train_inputs[0] if "open" in place else live[8]
         brought.write()
-        with pytest.raises(InvalidInputError, match=r"line 7 \(example 'patient 1-5'\): 2 of 300 .* " + place):
+        with pytest.raises(InvalidInputError, match=r"line 7 \(.*'patient 1-5'\): 2 of 300 .* " + place):
             seal(lab, brought)
     assert nothing_new(lab)
 
@@ -125,7 +126,7 @@ def test_an_example_that_is_sealed_for_a_sister_study_is_refused(lab: Any, bring
     brought = bring(seed=2)
     brought.values[0] = bring().values[9]
     brought.write()
-    with pytest.raises(InvalidInputError, match=r"1 of 300 .* from test set 'spring'"):
+    with pytest.raises(InvalidInputError, match=r"1 of 300 .* set 'spring'"):
         seal(lab, brought)
 
 
@@ -138,7 +139,7 @@ def test_rows_with_the_same_inputs_are_kept_once_and_their_share_is_said(lab: An
     done = seal(lab, brought, name="spring")
     assert (done.rows, done.repeated, done.sealed_before) == (298, 2, False)
     (said,) = done.warnings
-    assert said.startswith("2 of 300 rows (0.7 %) repeat the inputs of another and were left out: ")
+    assert said.startswith("2 of 300 rows (0.7 %) repeat")
     _, truth, keys = content(lab, done.test_set_id)
     assert len({"patient 1-2", "patient 1-10", "patient 1-11"} & set(keys)) == 1
     label_of = dict(zip(brought.keys, brought.truth, strict=True))
@@ -152,7 +153,7 @@ def test_of_rows_that_are_known_the_share_is_said(lab: Any, bring: Any) -> None:
     brought = bring()
     brought.values[:30] = lab.open_parts().train_inputs[:30]
     brought.write()
-    with pytest.raises(InvalidInputError, match=r"30 of 300 .* left out \(10.0 %\), the set would be a sample of new"):
+    with pytest.raises(InvalidInputError, match=r"30 of 300 .*\(10.0 %\)"):
         seal(lab, brought)
 
 
@@ -180,17 +181,19 @@ def test_the_same_examples_are_sealed_once_under_whatever_name(lab: Any, bring: 
             "name": "autumn" if changed == "name" else "spring",
             "study": "first" if changed == "study" else "full",
         }
-        with pytest.raises(AlreadyExistsError, match=r"exactly these examples 'spring' .* study 'full' has it, sealed"):
+        with pytest.raises(AlreadyExistsError, match=r"exactly these .*'full' .*sealed") as refused:
             seal(lab, brought, **asked)
+        assert refused.value.name == "spring"
 
 
 def test_a_name_is_taken_once(lab: Any, bring: Any) -> None:
     seal(lab, bring(), name="spring")
     other = bring(seed=2)
-    with pytest.raises(AlreadyExistsError, match="test set 'spring' already exists; it is sealed"):
+    with pytest.raises(AlreadyExistsError, match="it is sealed") as refused:
         seal(lab, other, name="spring")
+    assert (refused.value.kind, refused.value.name) == ("test set", "spring")
     for name in ("Spring", "a b", "", "x" * 64, "../x"):
-        with pytest.raises(InvalidInputError, match="a test set's name must be"):
+        with pytest.raises(InvalidInputError, match="name must be"):
             seal(lab, other, name=name)
 
 
@@ -222,7 +225,7 @@ def test_ids_of_labels_and_inputs_must_match(lab: Any, bring: Any) -> None:
 
 
 def test_a_meter_set_needs_all_its_labels(lab: Any, bring: Any) -> None:
-    with pytest.raises(InvalidInputError, match="a meter set needs the label of every example"):
+    with pytest.raises(InvalidInputError, match="meter set needs"):
         seal(lab, bring(), purpose="meter", labelled=False)
     done = seal(lab, bring(), purpose="meter", settings={"steps": 2})
     assert (done.purpose, done.state, done.steps) == ("meter", "sealed", 2)
@@ -233,10 +236,11 @@ def test_settings_are_checked(lab: Any, bring: Any) -> None:
     for settings in ({"steps": 0}, {"reliability": 1.5}, {"adaptivity": "sometimes"}):
         with pytest.raises(ConfigError):
             seal(lab, brought, settings=settings)
-    with pytest.raises(InvalidInputError, match="gate has no setting 'speed'; known: adaptivity, condition, "):
+    with pytest.raises(InvalidInputError, match=r"gate .* 'speed'; known: adaptivity"):
         seal(lab, brought, settings={"speed": 3})
-    with pytest.raises(ConfigError, match="purpose must be one of gate, meter"):
+    with pytest.raises(ConfigError) as refused:
         seal(lab, brought, purpose="pillow")
+    assert (refused.value.field, refused.value.value) == ("purpose", "pillow")
 
 
 # Repetition and death.
@@ -260,7 +264,7 @@ def test_a_repetition_with_other_settings_is_refused_with_what_differs(lab: Any,
         r"reliability 0.9 there, 0.8 here": {"settings": {"steps": 2, "reliability": 0.8}},
     }
     for words, asked in other_calls.items():
-        with pytest.raises(AlreadyExistsError, match=f"'winter' .*sealed with other settings: {words}"):
+        with pytest.raises(AlreadyExistsError, match=f"'winter' .*other settings: {words}"):
             seal(lab, brought, name="winter", **asked)
     written = {"settings": {"steps": 2, "condition": "n-o > 0 +/- 0.20"}}  # the same in other words
     assert seal(lab, brought, name="winter", **written) == replace(first, sealed_before=True)
@@ -272,19 +276,19 @@ def test_a_repetition_with_other_settings_is_refused_with_what_differs(lab: Any,
 def test_the_settings_of_a_set_without_a_name_are_the_studys_where_they_are_left_out(lab: Any, bring: Any) -> None:
     brought = bring()
     seal(lab, brought, settings={"steps": 2})
-    with pytest.raises(AlreadyExistsError, match="sealed with other settings: steps 2 there, 3 here"):
+    with pytest.raises(AlreadyExistsError, match="steps 2 there, 3"):
         seal(lab, brought)
 
 
 def test_the_next_step_of_a_study_knows_whether_another_set_is_live(lab: Any, bring: Any) -> None:
-    def next_step() -> str:
-        return next(str(e.next) for e in overview(lab.worker).tenants if e.study == "full")
+    def needs() -> str:
+        return next_steps(lab.worker, studies_only=["full"], needs_only=True)[0].kind
 
     seal(lab, bring(), name="spring")
     retire_test_set(lab.referee, test_set="1")
-    assert next_step().startswith("seal the set after the one that has served, or clear the alert")
+    assert needs() == "set-served"
     retire_test_set(lab.referee, test_set="spring")
-    assert next_step() == "seal a new gate set: none is live, so the gate answers nothing"
+    assert needs() == "no-set"
 
 
 class Killed(BaseException):
@@ -314,9 +318,9 @@ def test_a_plan_is_public_and_sealing_under_its_name_fulfils_it(lab: Any, bring:
     assert planned == lifecycle.plan_test_set(lab.referee, **asked) == gate_sets(lab)[0]
     assert (planned.state, planned.plan.condition) == ("planned", "n - o > 0 +/- 0.2")
     assert planned.rows == needed_examples(planned.plan)
-    with pytest.raises(AlreadyExistsError, match="test set of this study 'spring'"):
+    with pytest.raises(AlreadyExistsError, match="this study 'spring'"):
         lifecycle.plan_test_set(lab.referee, **asked | {"settings": {"steps": 3}})
-    with pytest.raises(InvalidInputError, match=r"'spring' is planned already, .* got steps"):
+    with pytest.raises(InvalidInputError, match=r"planned .*got steps"):
         seal(lab, bring(), name="spring", settings={"steps": 2})
     with pytest.raises(SealedSetTooSmallError):
         seal(lab, bring(planned.rows - 1), name="spring")
@@ -330,7 +334,7 @@ def test_a_plan_is_public_and_sealing_under_its_name_fulfils_it(lab: Any, bring:
 def test_a_set_that_is_sealed_keeps_its_size_and_no_state_leads_back(lab: Any, bring: Any) -> None:
     set_id = seal(lab, bring()).test_set_id
     for change in ("rows = 1", "labels_on_demand = true", "state = 'planned'"):
-        with pytest.raises(StateError, match=r"keeps its content|cannot go from sealed to planned"):
+        with pytest.raises(StateError, match=r"keeps its content|sealed to planned"):
             lab.rows(f"UPDATE work.test_sets SET {change} WHERE id = :id RETURNING id", id=set_id)
 
 
@@ -363,15 +367,16 @@ def test_without_conditions_every_slice_has_the_sets_own(lab: Any, bring: Any) -
 def test_a_slice_with_too_few_examples_is_refused_by_name(lab: Any, bring: Any) -> None:
     brought = bring(600)
     brought.write(columns={"ward": ["north"] * 590 + ["south"] * 10})
-    with pytest.raises(SealedSetTooSmallError, match=r"it has 10 \(slice south: n - o > 0 \+/- 0.2\)"):
+    with pytest.raises(SealedSetTooSmallError, match="slice south") as refused:
         seal(lab, brought, slices_column="ward")
-    with pytest.raises(InvalidInputError, match="slice 'west' has no example in column 'ward'"):
+    assert refused.value.available == 10
+    with pytest.raises(InvalidInputError, match="slice 'west' has"):
         seal(lab, brought, slices_column="ward", settings={"slices": (("west", "n > 0.5 +/- 0.2"),)})
-    with pytest.raises(InvalidInputError, match="there is no column 'wing'"):
+    with pytest.raises(InvalidInputError, match="no column 'wing'"):
         seal(lab, brought, slices_column="wing")
     with pytest.raises(InvalidInputError, match="come together"):
         seal(lab, brought, settings={"slices": (("west", "n > 0.5 +/- 0.2"),)})
-    with pytest.raises(InvalidInputError, match=r"the columns 'ward' are none .* named with --slices 'ward'"):
+    with pytest.raises(InvalidInputError, match=r"'ward' .*--slices 'ward'"):
         seal(lab, brought)
 
 

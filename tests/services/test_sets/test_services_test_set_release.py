@@ -96,9 +96,9 @@ def test_only_a_retired_set_is_released_and_then_anybody_fetches_it(lab: Any, br
     brought = bring()
     done = seal(lab, brought, name="spring")
     give_away = {"test_set": "spring", "study": "full"}
-    with pytest.raises(StateError, match="'spring' is sealed; only a retired one can be released"):
+    with pytest.raises(StateError, match=r"sealed; .*be released"):
         release_test_set(lab.referee, lab.artifacts, **give_away)
-    with pytest.raises(StateError, match="'spring' is sealed; only a released one can be fetched"):
+    with pytest.raises(StateError, match=r"sealed; .*fetched"):
         fetch_test_set(lab.worker, lab.artifacts, to=tmp_path / "x.npz", **give_away)
     retire(lab, "spring")
     released = release_test_set(lab.referee, lab.artifacts, **give_away)
@@ -119,7 +119,7 @@ def test_only_a_retired_set_is_released_and_then_anybody_fetches_it(lab: Any, br
     assert [row[0] for row in rows[1:]] == keys
     np.testing.assert_array_equal(np.array([row[1:-1] for row in rows[1:]], dtype=np.float32), inputs)
     assert [row[-1] for row in rows[1:]] == [CLASSES[label] for label in truth]
-    with pytest.raises(InvalidInputError, match=r"must end in \.npz or \.csv"):
+    with pytest.raises(InvalidInputError, match=r"\.npz or \.csv"):
         fetch_test_set(lab.worker, lab.artifacts, to=tmp_path / "x.pkl", **give_away)
 
 
@@ -134,7 +134,7 @@ def test_labels_that_nobody_gave_are_missing_from_what_is_released(lab: Any, bri
 def test_a_plan_without_examples_is_retired_but_never_released(lab: Any) -> None:
     lifecycle.plan_test_set(lab.referee, study="full", name="spring", settings={})
     retire(lab, "spring")
-    with pytest.raises(StateError, match="was only planned and holds no examples"):
+    with pytest.raises(StateError, match="was only planned"):
         release_test_set(lab.referee, lab.artifacts, test_set="spring")
 
 
@@ -155,7 +155,7 @@ def test_a_column_in_another_unit_is_warned_of(lab: Any, bring: Any) -> None:
     other.write()
     (warning,) = seal(lab, other).warnings
     assert warning.startswith(f"column {NAMES[4]!r} has the median ")
-    assert warning.endswith("is it in the same unit?")
+    assert warning.endswith("same unit?")
 
 
 def test_data_whose_column_names_were_not_kept_takes_encoded_columns_in_order(lab: Any, bring: Any) -> None:
@@ -163,7 +163,7 @@ def test_data_whose_column_names_were_not_kept_takes_encoded_columns_in_order(la
     brought = bring()
     rows = [[key, *values] for key, values in zip(brought.keys, brought.values, strict=True)]
     write(brought.inputs, [["example", *(f"c{i}" for i in range(29))], *(row[:-1] for row in rows)])
-    with pytest.raises(InvalidInputError, match="has 29 columns of inputs, the study's data has 30; the names of its"):
+    with pytest.raises(InvalidInputError, match=r"29 columns .* has 30"):
         seal(lab, brought)
     write(brought.inputs, [["example", *(f"c{i}" for i in range(30))], *rows])
     inputs, _, keys = content(lab, seal(lab, brought).test_set_id)
@@ -178,13 +178,12 @@ def test_nothing_becomes_live_while_another_one_is(lab: Any, bring: Any) -> None
     assert [state for _, state in states(lab)] == ["live", "sealed"]
 
 
-def test_the_alarm_for_a_new_set_tells_of_an_end_by_hand_too(lab: Any, bring: Any) -> None:
+def test_the_alarm_for_a_new_set_tells_of_an_end_by_hand_too(lab: Any, bring: Any, recorded: Any) -> None:
     spring = seal(lab, bring(), name="spring").test_set_id
     retire(lab, 1)
     retire(lab, spring)
     shown = [message for (message,) in lab.rows("SELECT message FROM work.alerts ORDER BY id", store=lab.worker)]
-    assert f"gate set 1 is retired, the referee has retired it; set {spring} is live now" in shown[0]
-    assert "the gate gives no verdict until a new set is sealed" in shown[1]
+    recorded("\n".join(shown), "alerts_of_gate_sets")
 
 
 @pytest.mark.journey

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from easeml_core.data.parts import load_open_parts
-from easeml_core.errors import InvalidInputError, StateError, StoreError
+from easeml_core.errors import InvalidInputError, StateError, WrongRoleError
 from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation, validation_report
 from easeml_core.services.labeling.requests import give_labels
 from easeml_core.services.referee.process import Referee
@@ -109,10 +109,7 @@ def test_what_models_learn_from_is_refused(lab: Any, bring: Any) -> None:
     brought = bring(50)
     brought.values[7] = lab.open_parts().train_inputs[0]
     brought.write()
-    said = (
-        r"1 of 50 rows cannot be validated on, the first of them line 9 \(example 'patient 1-7'\), is in the training"
-    )
-    with pytest.raises(InvalidInputError, match=said):
+    with pytest.raises(InvalidInputError, match=r"1 of 50 .* line 9 \(.*'patient 1-7'\), .* training"):
         replace(lab, brought)
     assert versions(lab) == [1]
 
@@ -123,20 +120,21 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
     brought = bring(50, seed=2)
     brought.values[3] = spring.values[11]
     brought.write()
-    with pytest.raises(InvalidInputError, match=r"1 of 50 rows .* line 5 .* is in test set 'spring', which is not"):
+    with pytest.raises(InvalidInputError, match=r"1 of 50 .* line 5 .* 'spring'"):
         replace(lab, brought)
-    with pytest.raises(StateError, match="'spring' is sealed; only a released one can be validated on"):
+    with pytest.raises(StateError, match="'spring' is sealed"):
         from_set(lab, "spring")
     retire(lab, "spring")
-    with pytest.raises(InvalidInputError, match="'spring', which is not released"):
+    with pytest.raises(InvalidInputError, match=r"'spring', .* not released"):
         replace(lab, brought)  # retired: its answers still say something of the future
-    with pytest.raises(StateError, match="'spring' is retired; only a released one"):
+    with pytest.raises(StateError, match="'spring' is retired"):
         from_set(lab, "spring")
     release_test_set(lab.referee, lab.artifacts, test_set="spring")
     assert replace(lab, brought).rows == 50
     done = from_set(lab, "spring")
     assert (done.version, done.rows, done.already) == (3, 300, 1)
-    assert done.warnings == ["1 of the rows was in an earlier validation set: models were chosen by them already"]
+    (said,) = done.warnings
+    assert "1 of the rows" in said
     assert from_set(lab, "spring").replaced_before
     assert validation_report(lab.worker, lab.artifacts, "full").version == 3
     truth = {spring.values[i].tobytes(): spring.truth[i] for i in range(300)}
@@ -163,7 +161,7 @@ def test_a_set_with_labels_of_some_examples_alone_is_no_validation_set(lab: Any,
     """They are of those that verdicts asked for, such as disagreements: no random sample of the set."""
     spring = bring()
     seal_with(lab, spring, known=299)
-    with pytest.raises(InvalidInputError, match=r"labels of 299 of its 300 examples.*no random sample.*fetch spring"):
+    with pytest.raises(InvalidInputError, match=r"299 of .*fetch spring"):
         from_set(lab, "spring")
     assert versions(lab) == [1]
     assert replace(lab, spring).rows == 300  # the way out: all of them with all labels
@@ -188,7 +186,7 @@ def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
                 set_id,
             )
         if refused:
-            with pytest.raises(StateError, match="another tenant's study has sealed its examples"):
+            with pytest.raises(StateError, match="another tenant's"):
                 replace(lab, brought, add=True)
         else:
             assert replace(lab, brought).rows == 60
@@ -198,7 +196,7 @@ def test_rows_that_models_were_chosen_by_make_no_new_set(lab: Any, bring: Any) -
     first = bring(60)
     replace(lab, first)
     replace(lab, bring(50, seed=2))
-    with pytest.raises(InvalidInputError, match="all 60 rows have been in the validation set of study 'full' before"):
+    with pytest.raises(InvalidInputError, match=r"all 60 .* 'full' before"):
         replace(lab, first)
     assert versions(lab) == [1, 2, 3]
 
@@ -207,19 +205,15 @@ def test_what_was_open_once_is_never_sealed(lab: Any, bring: Any) -> None:
     first = bring()
     replace(lab, first)
     replace(lab, bring(50, seed=2))
-    with pytest.raises(
-        InvalidInputError, match="300 of 300 examples are known already, the first of them from the ope"
-    ):
+    with pytest.raises(InvalidInputError, match=r"300 of 300 .* the open"):
         seal(lab, first)
 
 
-def test_a_small_set_or_another_unit_is_said(lab: Any, bring: Any) -> None:
+def test_a_small_set_or_another_unit_is_said(lab: Any, bring: Any, recorded: Any) -> None:
     brought = bring(30)
     brought.values[:, 0] *= 1000
     brought.write()
-    few, unit = replace(lab, brought).warnings
-    assert few == "30 rows are too few to keep their own noise in range 1 of the meter; it takes 38"
-    assert "is it in the same unit?" in unit
+    recorded("\n".join(replace(lab, brought).warnings), "warnings_of_a_validation_set")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +229,7 @@ def test_files_or_a_set_must_be_named(lab: Any, bring: Any, given: dict[str, Any
 def test_only_the_referee_replaces_it(lab: Any, bring: Any) -> None:
     brought = bring(50)
     given = {"study": "full", "inputs": brought.inputs, "labels": brought.labels}
-    with pytest.raises(StoreError, match="this role may not do that"):
+    with pytest.raises(WrongRoleError):
         replace_validation(lab.worker, lab.artifacts, **given)
     assert versions(lab) == [1]
 
@@ -243,10 +237,10 @@ def test_only_the_referee_replaces_it(lab: Any, bring: Any) -> None:
 def test_files_that_are_wrong_change_nothing(lab: Any, bring: Any, tmp_path: Path) -> None:
     brought = bring(50)
     write(brought.labels, [["example", "label"], ["patient 1-0", "benign"]])
-    with pytest.raises(InvalidInputError, match="there is no label for this example and 48 others"):
+    with pytest.raises(InvalidInputError, match="and 48 others"):
         replace(lab, brought)
     write(brought.inputs, [["example", *NAMES[1:]], ["a", *["1"] * 29]])
-    with pytest.raises(InvalidInputError, match="the study's columns 'mean radius' are missing"):
+    with pytest.raises(InvalidInputError, match="'mean radius' are"):
         replace(lab, brought)
     assert versions(lab) == [1]
 
@@ -268,7 +262,7 @@ def test_rows_left_out_at_registration_are_counted(lab: Any, tmp_path: Path) -> 
     Referee(lab.referee, lab.artifacts, data=tmp_path).run_once()
     answer = answer_of(lab.worker, filed.request_id)
     assert answer is not None
-    assert answer.message.endswith("; rows with the inputs of another, left out: 25")
+    assert answer.message.endswith(", left out: 25")
     assert validation_report(lab.worker, lab.artifacts, "twice").split == answer.message
 
 

@@ -35,7 +35,7 @@ def test_a_set_that_carries_its_looks_is_used(lab: Any) -> None:
     assert (report.to_measure, report.under_way) == (0, 0)
     (only,) = report.history
     assert (only.version, only.rows, only.state, only.looks) == (1, 85, "used", COUNTS)
-    assert report.split.startswith("study full is active; rows: train ")
+    assert "; rows: train " in report.split
 
 
 def test_nobody_has_looked_at_a_new_set(lab: Any) -> None:
@@ -69,7 +69,7 @@ def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
     lab.relabel(2, lambda labels: 1 - labels)  # what is good on open data is bad on these
     answer = lab.meter("worse")
     assert (answer.signal, state(lab)[:2]) == (3, ("worn", [1, 3]))
-    assert "replace it by at least 85 new rows" in validation_report(lab.worker, lab.artifacts, "full").advice
+    assert "85 new rows" in validation_report(lab.worker, lab.artifacts, "full").advice
     lab.meter("good")  # from the log: no news
     assert state(lab)[1] == [1, 3]
     lab.as_superuser("UPDATE work.meter_readings SET data_version_id = NULL")  # as before there were versions
@@ -123,8 +123,9 @@ def test_no_team_learns_another_one_s_signals(lab: Any) -> None:
     lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{teams}', '2') WHERE id = 2")
     assert state(lab)[1] == []
     assert (state(lab, team=1)[1], state(lab, team=2)[1]) == ([1], [])
-    with pytest.raises(ConfigError, match="team must be a whole number from 1 to 2"):
+    with pytest.raises(ConfigError, match="1 to 2") as refused:
         validation_report(lab.worker, lab.artifacts, "full", team=3)
+    assert (refused.value.field, refused.value.value) == ("team", 3)
 
 
 def test_a_study_must_be_there_and_have_data(lab: Any) -> None:
@@ -146,8 +147,9 @@ def test_a_worn_set_stays_worn_until_as_many_rows_are_new_as_are_kept(
     assert (report.version, report.signals, sum(report.looks.values())) == (2, [], 0)
     if goes_on:
         new = "1 was" if rows == 1 else f"{rows} were"
-        said = f"85 rows were in an earlier validation set and {new} in none: looks and signals of before count on"
-        assert done.warnings == [f"{said}, until as many rows are new"]
+        (said,) = done.warnings
+        assert said.startswith("85 rows were ")
+        assert f" and {new} in none" in said
         assert (report.state, report.inherits_from) == ("worn", [1])
         assert (report.inherited_signals, report.inherited_looks) == ([3], COUNTS)
         # 4 looks, and none of the new version's own: ln(80) / 0.08 = 54.8
@@ -180,23 +182,20 @@ def test_rows_count_as_kept_however_they_come_back(lab: Any, bring: Any) -> None
     back.values[:60], back.truth[:60] = first.values, first.truth
     back.write()
     (said,) = replace(lab, back).warnings
-    assert said.startswith("60 rows were in an earlier validation set and 1 was in none")
+    assert said.startswith("60 rows were ")
+    assert " and 1 was in none" in said
     assert validation_report(lab.worker, lab.artifacts, "full").inherits_from == [2]
 
 
-def test_a_second_sample_from_elsewhere_is_warned_of_as_long_as_it_is_live(lab: Any, bring: Any) -> None:
+def test_a_second_sample_from_elsewhere_is_warned_of_as_long_as_it_is_live(lab: Any, bring: Any, recorded: Any) -> None:
     sets = second_sample(lab)
     brought = bring(60)
     for _ in range(2):  # the same call twice makes one version, and says it again
         (said,) = replace(lab, brought, study="two").warnings
-        assert said == (
-            f"second validation sample {sets['direct']} is from where an earlier validation set came from; unless "
-            "these rows are from there too, it cannot tell tuning from drift any more: retire it (`easeml test-set "
-            f"retire {sets['direct']} --study two`) and seal one from where these rows come from (--purpose direct)"
-        )
+        recorded(said.replace(f" {sets['direct']} ", " NUMBER "), "second_sample_from_elsewhere")
     retire(lab, sets["direct"])
     assert replace(lab, brought, study="two").warnings == []
     seal(lab, bring(200, seed=2), study="two", purpose="direct", name="from-there")
     assert validation_report(lab.worker, lab.artifacts, "two").version == 2
     assert replace(lab, brought, study="two").warnings == []
-    assert "sample from-there is from" in replace(lab, bring(60, seed=3), study="two").warnings[0]
+    assert "sample from-there" in replace(lab, bring(60, seed=3), study="two").warnings[0]

@@ -18,21 +18,21 @@ from easeml_core.services.test_sets.planning import plan_joint
 
 @pytest.mark.parametrize("adaptivity", ["recycle", "upTo:2", "firstChange"])
 def test_allocations_that_the_proof_does_not_cover_are_refused_at_registration(adaptivity: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"cannot share a sealed set with a meter: it .*; take 'full' or"):
+    with pytest.raises(InvalidInputError, match=f"'{adaptivity}' .*'full' or"):
         study_settings(gate=GATE | {"adaptivity": adaptivity}, meter=METER, training=None, joint=JOINT)
 
 
 @pytest.mark.parametrize(
     ("gate", "meter", "joint", "words"),
     [
-        ({"sampling": "early"}, {}, JOINT, "sampling 'early' cannot share a sealed set with a meter: where looking"),
-        ({}, {"method": "ratchet"}, JOINT, "method 'ratchet', 1 team.* cannot share a sealed set with a gate"),
-        ({}, {"teams": 2}, JOINT, "2 team.* cannot share a sealed set with a gate"),
-        ({"reliability": 0.9}, {}, JOINT, "the gate of a shared set has no separate reliability"),
-        ({}, {"reliability": 0.9}, JOINT, "the meter of a shared set has no separate reliability"),
-        ({}, {}, {"share": 0.5}, "joint has no setting 'share'; known: gate_share, reliability"),
-        ({}, {}, {"gate_share": 1}, "gate_share must be > 0 and < 1"),
-        ({}, {}, "yes", "joint must be a mapping such as"),
+        ({"sampling": "early"}, {}, JOINT, "sampling 'early'"),
+        ({}, {"method": "ratchet"}, JOINT, "method 'ratchet', 1 team"),
+        ({}, {"teams": 2}, JOINT, "2 team.* with a gate"),
+        ({"reliability": 0.9}, {}, JOINT, "the gate .* separate"),
+        ({}, {"reliability": 0.9}, JOINT, "the meter .* separate"),
+        ({}, {}, {"share": 0.5}, "joint .* 'share'; known: gate_share"),
+        ({}, {}, {"gate_share": 1}, "gate_share must be"),
+        ({}, {}, "yes", "joint must be"),
     ],
 )
 def test_settings_of_a_shared_set_are_checked_at_registration(gate: Any, meter: Any, joint: Any, words: str) -> None:
@@ -52,7 +52,7 @@ def test_a_study_settings_that_slipped_through_is_refused_when_it_is_sealed(bare
     monkeypatch.setattr("easeml_core.services.registration.register._require_plans", lambda settings: None)
     answer = bare.register("odd", gate=GATE | {"adaptivity": "recycle"}, meter=METER, joint=JOINT)
     assert answer.refused
-    assert "cannot share a sealed set with a meter: it reuses the level" in answer.message
+    assert "it reuses the" in answer.message
 
 
 def test_a_second_validation_sample_is_cut_and_takes_its_part_of_delta(bare: Any) -> None:
