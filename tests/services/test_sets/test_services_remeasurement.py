@@ -392,3 +392,26 @@ def test_whoever_is_killed_loses_nothing(replaced: Any, where: str) -> None:
                    ) == 4  # fmt: skip
     assert lab.one("SELECT count(*) FROM work.observations o JOIN work.trials t ON t.id = o.trial_id "
                    "WHERE t.reevaluates IS NOT NULL") == 3  # fmt: skip
+
+
+# What stands is a model, not a row of it: each data version has its own for the baseline and for what it measured.
+
+
+def test_a_pass_against_the_baseline_holds_after_the_validation_set_was_replaced(lab: Any, bring: Any) -> None:
+    passed = lab.gate("good", "first")  # under firstChange a pass ends the set: no further question is possible
+    assert passed.symbol == "pass"
+    before = lab.one("SELECT count(*) FROM work.models m WHERE m.trial_id IS NULL AND NOT m.submitted")
+    replace(lab, bring(seed=1), study="first")
+    assert lab.one("SELECT count(*) FROM work.models m WHERE m.trial_id IS NULL AND NOT m.submitted") == before + 1
+    assert lab.promote(passed.request_id, "good", "first").promoted
+
+
+@pytest.mark.journey
+def test_another_model_that_stands_makes_it_stale_still(lab: Any, bring: Any) -> None:
+    first, second = lab.gate("worse").request_id, lab.gate("good").request_id
+    replace(lab, bring(seed=1))
+    remeasure(lab.referee, lab.artifacts, "full")
+    assert lab.promote(first, "worse").promoted
+    answer = lab.promote(second)
+    assert answer.refused
+    assert " stands now" in answer.message
