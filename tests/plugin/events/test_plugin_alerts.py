@@ -278,7 +278,7 @@ def test_what_was_cleared_before_the_first_report_is_no_news_and_what_is_cleared
     assert (alert["alert_id"], found(sensor(alert))) == (new, None)
     clear_alert(connected.worker, study="cancer", alert_id=new)
     assert found(sensor(stored(connected, old))) == new
-    with pytest.raises(AirflowFailException, match=r"^reported must be alerts"):
+    with pytest.raises(AirflowFailException, match=r"^reported must be"):
         poke(sensor({"alert_id": old}))
     with pytest.raises(AirflowFailException, match=r"^reported must .* wait_for"):
         poke(sensors.OverfittingMeterSensor(task_id="m", wait_for="clear", reported=[]))

@@ -75,7 +75,7 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
             assert (done.status_code, done.headers["location"]) == (303, "/studies/cancer/data")
     assert states(database) == ["live", "released"]
     (replaced,) = [e for e in audit(database.worker).events if e.act == "validation set replaced"]
-    assert (replaced.who, replaced.door, replaced.reason) == ("ada", "page", "<worn>")
+    assert (replaced.who, replaced.door, replaced.reason) == ("ada", "page", acts[-1][1]["reason"])
     assert replaced.detail == "version 1 → version 2"
     page = ada.page("/studies/cancer/data")
     assert "version 2" in page.part("#val-h").text
@@ -88,7 +88,7 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
     assert ada.post("/studies/cancer/data/retire", data=told).status_code == 303
     with database.worker.begin() as tx:
         newest = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
-    assert tuple(newest[0]) == ("ada", "page", "<seen>")
+    assert tuple(newest[0]) == ("ada", "page", told["reason"])
     assert ada.post("/studies/nope/data/retire", data={"test_set": "1"}).status_code == 404
 
 
@@ -105,7 +105,7 @@ def test_a_worn_validation_set_needs_a_referee(
 
     monkeypatch.setattr(data, "study_data", worn)
     needs = ask_as("ada", "referee").page("/studies/cancer/data").part("#needs")
-    assert ("Replace <it>." in needs.text, needs.has("it")) == (True, False), "as text"
+    assert ("Replace <it" in needs.text, needs.has("it")) == (True, False), "as text"
     assert needs.links == {"How": "/studies/cancer/data#replace"}
     assert not ask_as("dev").page("/studies/cancer/data").has("#needs")
 

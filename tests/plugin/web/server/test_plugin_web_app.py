@@ -108,7 +108,7 @@ def test_an_absent_database_is_told_as_a_page_to_people_and_as_json_to_programs(
     client = client_of(site())
     page = client.get("/")
     assert page.status_code == 503
-    assert "at h cannot be reached; start" in Page(page.text).text
+    assert "start it with `make up`" in Page(page.text).text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     told = client.get("/", headers={"authorization": "Bearer t"})
     assert (told.status_code, told.json()["error"]) == (503, Page(told.json()["error"]).text)
