@@ -430,7 +430,7 @@ def register(
         click.echo(answer.message)
     else:
         ahead = f"; {place_text(place)}" if place else ""
-        click.echo(f"registered; the referee's answer is request {filed.request_id}{ahead}")
+        click.echo(f"registered; request {filed.request_id} waits for the referee{ahead}")
     if answer and answer.refused:
         raise SystemExit(1)
 

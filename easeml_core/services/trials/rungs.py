@@ -92,7 +92,7 @@ def sentence_of(decision: RungDecision) -> str:
         ...     rung=1, step=3, of=27, quality=0.41, hoped=0.62, needed=0.93, known=12, rule="gains", goes_on=False
         ... )
         >>> print(sentence_of(stop))
-        was stopped at rung 1, epoch 3 of 27, at 0.4100: by what 12 trials gained it may reach 0.6200, of 0.9300
+        was stopped at rung 1, epoch 3 of 27, at 0.4100: by what 12 trials gained it may reach 0.6200, and needs 0.9300
         >>> print(sentence_of(replace(stop, rule="median", goes_on=True, needed=0.39, known=4)))
         goes on at rung 1, epoch 3 of 27, at 0.4100: the median of 4 trials up to there is 0.3900
         >>> print(sentence_of(replace(stop, rule="median", goes_on=True, hoped=None, known=2)))
@@ -105,4 +105,4 @@ def sentence_of(decision: RungDecision) -> str:
     known = counted(decision.known, "trial")
     if decision.rule == "median":
         return f"{place}: the median of {known} up to there is {decision.needed:.4f}"
-    return f"{place}: by what {known} gained it may reach {decision.hoped:.4f}, of {decision.needed:.4f}"
+    return f"{place}: by what {known} gained it may reach {decision.hoped:.4f}, and needs {decision.needed:.4f}"

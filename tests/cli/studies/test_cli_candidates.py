@@ -100,16 +100,14 @@ def test_a_program_goes_where_the_workers_look_or_nowhere(
     add = ("candidate", "add", "cancer", "--program", str(AWK), "--name", "awk")
     lost = ask(*add)  # an installation without a row: what it knows is not in ./.easeml/artifacts
     assert (lost.status, lost.out) == (2, "")
-    assert "does not hold the artifacts of this installation" in lost.err
+    assert "does not hold" in lost.err
     owner = ("--database", database.url("easeml_owner"))
     assert ask("db", "artifacts").status == 1
     assert "set by easeml_owner" in run("db", "artifacts", str(artifacts.root), *owner).out
     assert ask("db", "artifacts", "--json").json["place"] == str(artifacts.root)
     elsewhere = ask(*add, "--artifacts", "elsewhere")
     assert (elsewhere.status, elsewhere.out) == (2, "")
-    assert f"{nowhere}/elsewhere is not the artifact store of this installation, which is at {artifacts.root}" in (
-        elsewhere.err
-    )
+    assert (f"{nowhere}/elsewhere is not" in elsewhere.err, str(artifacts.root) in elsewhere.err) == (True, True)
     assert "lacks" not in elsewhere.err
     assert ask("db", "artifacts", "elsewhere").status == 2  # the worker's role moves nothing
     program = ask(*add, "--json").json[0]["parameters"]["program"]
@@ -117,22 +115,19 @@ def test_a_program_goes_where_the_workers_look_or_nowhere(
     assert not (nowhere / ".easeml").exists()
     assert not (nowhere / "elsewhere").exists()
     shown = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
-    assert (shown.status, "is not the artifact store of this installation" in shown.err) == (2, True)
+    assert (shown.status, "elsewhere is not" in shown.err) == (2, True)
     moved = run("db", "artifacts", "--unchecked", "new", *owner)
     assert f"a service names {artifacts.root}, and restart" in moved.out
 
 
 MISTAKES = (
-    (("--program", str(AWK / "train.sh")), "is no archive; say how it is run with --command"),
-    (("--program", str(AWK), "--kind", "decision_tree"), "is of kind command, not 'decision_tree'"),
-    (("--name", "a", "--kind", "decision_tree", "--train", "sh"), "name the program too"),
-    (("--name", "a", "--kind", "decision_tree", "--parameters", "[1]"), "--parameters must be a JSON object"),
-    (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must be a whole number"),
-    (("--name", "tree", "--kind", "linear_svm"), "it is another one"),
-    (
-        ("--name", "a", "--kind", "decision_tree", "--device", "GPU"),
-        "'a': devices must be 1 to 20 devices, each a kind",
-    ),
+    (("--program", str(AWK / "train.sh")), "is no archive"),
+    (("--program", str(AWK), "--kind", "decision_tree"), "command, not 'decision_tree'"),
+    (("--name", "a", "--kind", "decision_tree", "--train", "sh"), "the program too"),
+    (("--name", "a", "--kind", "decision_tree", "--parameters", "[1]"), "--parameters must"),
+    (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must"),
+    (("--name", "tree", "--kind", "linear_svm"), "is another one"),
+    (("--name", "a", "--kind", "decision_tree", "--device", "GPU"), "'a': devices must"),
 )
 
 

@@ -16,7 +16,7 @@ def study(make_study: Any) -> str:
     return str(make_study("cancer", candidates=CANDIDATES))
 
 
-def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
+def test_a_study_is_set_and_shown(ask: Any, study: str, recorded: Any) -> None:
     set_ = ("study", "set", study)
     given = (
         "--weight",
@@ -40,27 +40,22 @@ def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
         "target_quality": 0.99,
     }
     assert ask(*set_, *given, "--json").json == found
-    shown = ask("study", "show", study).text
-    for words in ("priority -5", "compute budget 90.0 s: 0.0 used, 0.0 reserved", "deadline 2199-01-01T12:00:00+00:00"):
-        assert words in shown
-    assert "target quality 0.99" in shown
+    recorded(ask("study", "show", study).out, "study_show_limits")
     assert "-5 90.0" in " ".join(ask("study", "list").text.replace("\u2502", " ").split())
     assert "0.0 of 90.0" in ask("status").text
-    text = ask(*set_, "--no-budget", "--no-deadline", "--no-target").text
-    assert text == "study cancer weight 2.0 priority -5 budget_seconds - deadline - target_quality -"
+    freed = ask(*set_, "--no-budget", "--no-deadline", "--no-target", "--json").json
+    assert freed == found | {"budget_seconds": None, "deadline": None, "target_quality": None}
 
 
-def test_a_tenant_is_set_and_listed(ask: Any, study: str) -> None:
+def test_a_tenant_is_set_and_listed(ask: Any, study: str, recorded: Any) -> None:
     found = ask("tenant", "set", "lab", "--max-parallel", "2", "--quota-seconds", "600", "--weight", "3", "--json").json
     assert (found["max_parallel"], found["quota_seconds"], found["weight"], found["studies"]) == (2, 600.0, 3.0, 1)
     assert ask("tenant", "list", "--json").json == [found]
     shown = ask("study", "show", study).text
-    assert "quota of the tenant 600.0 s: 0.0 used or reserved" in shown
-    assert "open trials of the tenant 0, at most 2" in shown
-    for word in ("Tenants", "lab", "Quota s", "600.0", "Open trials"):
-        assert word in ask("tenant", "list").text
-    text = ask("tenant", "set", "lab", "--no-max-parallel", "--no-quota").text
-    assert "max_parallel - quota_seconds -" in text
+    assert ("tenant 600.0 s: 0.0" in shown, "tenant 0, at most 2" in shown) == (True, True)
+    recorded(ask("tenant", "list").out, "tenant_list")
+    bare = ask("tenant", "set", "lab", "--no-max-parallel", "--no-quota", "--json").json
+    assert (bare["max_parallel"], bare["quota_seconds"]) == (None, None)
 
 
 @pytest.mark.usefixtures("referee")
@@ -78,30 +73,18 @@ def test_a_registration_takes_limits(ask: Any) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (("study", "set", "cancer"), "nothing to change; name at least one option, see --help"),
-        (
-            ("study", "set", "cancer", "--budget", "9", "--no-budget"),
-            "--budget-seconds is given and taken away at once",
-        ),
-        (("tenant", "set", "lab", "--quota-seconds", "9", "--no-quota"), "--quota-seconds is given and taken away at"),
-        (("study", "set", "fool", "--priority", "1"), "easeml: there is no study 'fool'; known: 'cancer'"),
-        (("study", "set", "cancer", "--priority", "1000"), "easeml: priority must be a whole number, -100 to 100"),
-        (("study", "set", "cancer", "--deadline", "soon"), "easeml: deadline must be a point in time such as"),
-        (("study", "set", "cancer", "--budget", "0"), "easeml: budget_seconds must be > 0 and finite"),
-        (("tenant", "set", "fool", "--weight", "1"), "easeml: there is no tenant 'fool'; known: 'lab'"),
-        (
-            ("tenant", "set", "lab", "--max-parallel", "0"),
-            "easeml: max_parallel must be a whole number, 1 to 2147483647",
-        ),
-        (
-            ("tenant", "acknowledge", "lab", "--why", "x"),
-            "easeml: tenant lab has no unacknowledged result of outcome 'not held'",
-        ),
-        (
-            ("tenant", "acknowledge", "lab", "--why", "x", "--trial", "7"),
-            "easeml: tenant lab has no unacknowledged result of trial 7",
-        ),
-        (("tenant", "acknowledge", "lab", "--why", " "), "easeml: why must be a reason of 1 to 500 characters"),
+        (("study", "set", "cancer"), "nothing to change"),
+        (("study", "set", "cancer", "--budget", "9", "--no-budget"), "--budget-seconds is given"),
+        (("tenant", "set", "lab", "--quota-seconds", "9", "--no-quota"), "--quota-seconds is given"),
+        (("study", "set", "fool", "--priority", "1"), "study 'fool'; known: 'cancer'"),
+        (("study", "set", "cancer", "--priority", "1000"), "easeml: priority must"),
+        (("study", "set", "cancer", "--deadline", "soon"), "easeml: deadline must"),
+        (("study", "set", "cancer", "--budget", "0"), "easeml: budget_seconds must"),
+        (("tenant", "set", "fool", "--weight", "1"), "tenant 'fool'; known: 'lab'"),
+        (("tenant", "set", "lab", "--max-parallel", "0"), "easeml: max_parallel must"),
+        (("tenant", "acknowledge", "lab", "--why", "x"), "outcome 'not held'"),
+        (("tenant", "acknowledge", "lab", "--why", "x", "--trial", "7"), "of trial 7"),
+        (("tenant", "acknowledge", "lab", "--why", " "), "easeml: why must"),
     ],
 )
 @pytest.mark.usefixtures("study")

@@ -33,32 +33,27 @@ def trial(make_study: Any, database: Any) -> int:
     return int(suggested.trial_id)
 
 
-def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:
-    assert "no studies yet; register one with `easeml study register`" in ask("status").text
+def test_without_studies_the_status_says_how_to_begin(ask: Any, recorded: Any) -> None:
+    recorded(ask("status").out, "status_without_studies")
     assert ask("status", "--json").json == {"policy": None, "tenants": []}
     assert ask("study", "list", "--json").json == []
 
 
 @pytest.mark.usefixtures("referee")
-def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatch, recorded: Any) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--weight", "2", "--json").json
-    assert answer["study"] == "cancer"
-    assert answer["answer"]["message"] == "study cancer is active; rows: train 315, validation 85, gate 113, meter 56"
+    assert (answer["study"], answer["answer"]["refused"]) == ("cancer", False)
+    assert "train 315, validation 85, gate 113, meter 56" in answer["answer"]["message"]
 
     (listed,) = ask("study", "list", "--json").json
     assert (listed["study"], listed["tenant"], listed["state"], listed["weight"]) == ("cancer", "lab", "ACTIVE", 2.0)
-    for word in ("cancer", "lab", "ACTIVE", "sklearn:breast_cancer"):
-        assert word in ask("study", "list").text
-    for word in ("cancer", "0/1", "train: 1 candidate has not run on the present data", "Policy: none yet"):
-        assert word in ask("status").text
+    recorded(ask("study", "list").out, "study_list")
+    wide = ask("status").out
     monkeypatch.setenv("COLUMNS", "80")
-    narrow = ask("status").out
-    assert "  next: train: 1 candidate has not run on the present data\n" in narrow
-    assert "\ncancer: 0.0 device seconds\n" in narrow
-    for word in ("Tenant", "Study", "State", "Trials", "Best", "Gate", "Signal", "cancer", "ACTIVE"):
-        assert word in narrow.split("next:")[0]  # words of the table are not split
+    assert ask("status").out == wide, "words of the table are not split"
+    recorded(wide, "status")
     (row,) = ask("status", "--json").json["tenants"]
-    assert row["next"] == "train: 1 candidate has not run on the present data"
+    assert row["next"].startswith("train: 1 candidate")
 
     shown = ask("study", "show", "cancer", "--json").json
     assert shown["candidates"] == CANDIDATES
@@ -66,13 +61,7 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
     assert (shown["features"], shown["columns"], shown["classes"]) == (30, list(names), ["malignant", "benign"])
     expected = GATE | {"mode": "fp-free", "adaptivity": "full", "estimator": "exact"}
     assert {name: shown["settings"]["gate"][name] for name in expected} == expected
-    text = ask("study", "show", "cancer").text
-    assert text.startswith("cancer of lab: ACTIVE; next: train: 1 candidate")
-    lines = ask("study", "show", "cancer").out.splitlines()
-    assert f"columns: {', '.join(names[:20])} and 10 more (--json has all)" in lines
-    assert "classes: 0 = malignant, 1 = benign" in lines
-    for word in ("Trials", "Sealed sets", "gate", "live", "113", "meter", "56"):
-        assert word in text
+    recorded(ask("study", "show", "cancer").out, "study_show")
 
 
 @pytest.mark.usefixtures("referee")
@@ -80,21 +69,20 @@ def test_a_registration_may_be_repeated_with_its_key(ask: Any) -> None:
     first = ask(*REGISTER, *SETTINGS, "--request-key", "k", "--json").json
     assert ask(*REGISTER, *SETTINGS, "--request-key", "k", "--json").json == first
     answer = ask(*REGISTER, *SETTINGS)
-    assert (answer.status, answer.err.strip()) == (2, "easeml: study 'cancer' already exists; choose another name")
+    assert (answer.status, "'cancer' already exists" in answer.err) == (2, True)
 
 
 @pytest.mark.usefixtures("referee")
-def test_a_refused_study_is_an_answer_of_no(ask: Any) -> None:
+def test_a_refused_study_is_an_answer_of_no(ask: Any, recorded: Any) -> None:
     given = ("study", "register", "iris", "--tenant", "lab", "--source", "sklearn:iris", *SETTINGS)
     answer = ask(*given)
     assert answer.status == 1
-    assert "the sealed gate set needs at least 94 examples" in answer.out
-    assert answer.out.strip().endswith("; correct that and register the study again")
+    recorded(answer.out, "study_register_refused")
     assert ask("study", "show", "iris", "--json").json["columns"] is None
     assert "columns:" not in ask("study", "show", "iris").text
-    assert "1 refused by the referee" in ask("study", "register", "--help").text
+    assert "1 refused" in ask("study", "register", "--help").text
     (entry,) = ask("status", "--json").json["tenants"]
-    assert entry["next"].startswith("register it again: the sealed gate set needs")
+    assert entry["next"].startswith(f"register it again: {answer.out.split(';')[0]}")
 
 
 @pytest.mark.usefixtures("referee")
@@ -128,14 +116,14 @@ def test_columns_take_one_line_whatever_their_names(
     assert "more" not in shown[0]
 
 
-def test_without_waiting_the_request_is_reported(ask: Any) -> None:
-    assert "registered; the referee's answer is request 1" in ask(*REGISTER, *SETTINGS, "--no-wait").text
+def test_without_waiting_the_request_is_reported(ask: Any, recorded: Any) -> None:
+    recorded(ask(*REGISTER, *SETTINGS, "--no-wait").out, "study_register_without_waiting")
 
 
 def test_without_a_referee_the_waiting_ends_with_a_hint(ask: Any) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--timeout", "0.3")
     assert answer.status == 2
-    assert "no answer to request 1 within 0.3 s: no referee runs, and none ever has: start one" in answer.err
+    assert ("request 1 within 0.3 s" in answer.err, "no referee runs" in answer.err) == (True, True)
 
 
 def test_the_referee_answers_what_there_is(run: Any, ask: Any, database: Any, artifacts: Any) -> None:
@@ -172,7 +160,7 @@ def test_a_trial_is_shown_and_cancelled(ask: Any, trial: int) -> None:
 
 
 def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, artifacts: Any, tmp_path: Any) -> None:
-    assert ask("alerts", "cancer").text == "cancer has no open alert"
+    assert ask("alerts", "cancer", "--json").json == []
     # A model that is wrong on 4 of 10 validation rows (the split is random), and then on all that come: a gap near 0.6.
     (tmp_path / "model").write_text('{"label": 1}')
     result = TrainingResult(0.6, 1.0, tmp_path / "model", "constant", np.ones(85, dtype=np.int64))
@@ -185,36 +173,32 @@ def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, arti
     file_meter_request(database.worker, study="cancer", request_key="m")
     Referee(database.referee, artifacts).answer_one()
 
-    text = ask("alerts", "cancer").text
-    assert "Open alerts of cancer" in text
-    assert "cancer: overfitting signal 2 of 3" in text
+    assert "cancer: overfitting signal 2 of 3" in ask("alerts", "cancer").text
     (alert,) = ask("alerts", "cancer", "--json").json
     assert "alert: cancer: overfitting signal 2 of 3" in ask("study", "show", "cancer").text
     assert "2 of 3" in ask("status").text
-    assert ask("alerts", "cancer", "--clear", str(alert["alert_id"])).text == (
-        f"alert {alert['alert_id']} of cancer is cleared cancer has no open alert"
-    )
+    assert ask("alerts", "cancer", "--clear", str(alert["alert_id"])).status == 0
+    assert ask("alerts", "cancer", "--json").json == []
     answer = ask("alerts", "cancer", "--clear", str(alert["alert_id"]))
-    assert answer.status == 2
-    assert "study 'cancer' has no open alert" in answer.err
+    assert (answer.status, "no open alert" in answer.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (("study", "show", "fool"), "there is no study 'fool'; register it with `easeml study register` or its DAG"),
-        (("study", "pause", "fool"), "there is no study 'fool'"),
-        (("alerts", "fool"), "there is no study 'fool'"),
-        (("trial", "show", "99"), "there is no trial 99; list them with `easeml study show STUDY`"),
-        (("trial", "cancel", "99"), "there is no trial 99"),
+        (("study", "show", "fool"), "study 'fool'; register"),
+        (("study", "pause", "fool"), "study 'fool'"),
+        (("alerts", "fool"), "study 'fool'"),
+        (("trial", "show", "99"), "trial 99; list"),
+        (("trial", "cancel", "99"), "no trial 99"),
         ((*REGISTER, "--gate", '{"condition": "n - o > 0.02"}'), "expected a tolerance"),
-        ((*REGISTER, "--gate", "{condition}"), "--gate must be JSON, got '{condition}'"),
-        ((*REGISTER, "--gate", "[1]"), "gate must be a mapping such as"),
-        ((*REGISTER, "--meter", '{"tolerance": "small"}'), "tolerance must be >= 1e-9 and < 1, got 'small'"),
-        ((*REGISTER, "--training", '{"max_attempts": 0}'), "max_attempts must be a whole number, 1 to 1000, got 0"),
-        ((*REGISTER, "--weight", "0"), "weight must be >= 1e-6 and <= 1e6, got 0.0"),
-        ((*REGISTER[:-1], "sklearn:moon"), "source 'sklearn:moon' is not known; allowed: sklearn:digits"),
-        (("study", "register", "My Study", *REGISTER[3:]), "a study's name must be 1 to 63 of a-z"),
+        ((*REGISTER, "--gate", "{condition}"), "got '{condition}'"),
+        ((*REGISTER, "--gate", "[1]"), "gate must be"),
+        ((*REGISTER, "--meter", '{"tolerance": "small"}'), "got 'small'"),
+        ((*REGISTER, "--training", '{"max_attempts": 0}'), "max_attempts must"),
+        ((*REGISTER, "--weight", "0"), "weight must"),
+        ((*REGISTER[:-1], "sklearn:moon"), "allowed: sklearn:digits"),
+        (("study", "register", "My Study", *REGISTER[3:]), "1 to 63 of a-z"),
     ],
 )
 def test_bad_input_is_an_error_with_what_is_allowed(asked: tuple[str, ...], words: str, ask: Any) -> None:
