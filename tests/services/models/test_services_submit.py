@@ -157,7 +157,7 @@ def test_answers_by_the_other_rows_are_refused_with_what_to_do(
 ) -> None:
     before = submissions_and_models(lab)
     code = f"import numpy as np\nx = np.load('inputs.npy')\nprint(*({answers}).astype(int), sep='\\n')"
-    with pytest.raises(InvalidInputError, match=r"cannot be judged .*: \d+ of \d+ "):
+    with pytest.raises(InvalidInputError, match=r"cannot be judged .*: \d+ of \d+ .* own row"):
         hand_in(path=program(tmp_path, code), format="command", command="python predict.py")
     assert submissions_and_models(lab) == before
 
