@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import fields, replace
 
 import pytest
 from sqlalchemy import text
 
-from easeml_airflow.web.pages.decision import worth_text
+from easeml_airflow.web.pages.decision import CHOSEN, UNSEEN, worth_text
+from easeml_airflow.web.server.formats import expected_text
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import Chosen, explain_trial
 from easeml_core.services.reports.overview import study_state
@@ -60,28 +62,32 @@ def tenant_of_lab(_study, name, *, write):
     return name == "lab"
 
 
-def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, ask_as, database, text_of):
+def path_of(trial):
+    return f"/studies/{trial.study}/decisions/{trial.trial_id}"
+
+
+def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, ask_as, database):
     run(0.7), run(0.6)
     told = [run(0.75, cost=60.0, curve=(0.5, 0.7)) for _ in range(3)]
     for trial in told:
-        number, study = trial.trial_id, trial.study
-        words = text_of(ask_as("ada", "operator").get(f"/studies/{study}/decisions/{number}").text)
-        found = explain_trial(database.worker, trial_id=number)
-        batch, outcome = found.batches[0], found.outcome
-        assert batch.mean is not None
-        for fact in (
-            f"trains {trial.candidate} because",
-            f"Mean {batch.mean:.4f}",
-            f"{batch.expected_improvement:.4f}",
-            f"Reached {outcome.quality:.4f}",
-            f"{abs(outcome.surprise):.1f} deviations {'above' if outcome.surprise >= 0 else 'below'}",
-            f"Measured over predicted {outcome.cost_ratio:.2f}",
-            "What it told while it trained: 0.7000 after 50 % of its steps",
-            "Policy default Place in its batch 1 of 1 trial asked for",
-            f"Runner-up, {batch.runner_up.study} {batch.runner_up.candidate}",
-        ):
-            assert fact in words, fact
-    assert "It would have lost if" in words or "This pick came from the" in words
+        page = ask_as("ada", "operator").page(path_of(trial))
+        found = explain_trial(database.worker, trial_id=trial.trial_id)
+        batch, outcome = found.chosen, found.outcome
+        assert f"trains {trial.candidate} because" in page.lead
+        expected = page.section("What was expected").facts
+        assert expected["Mean"] == f"{batch.mean:.4f}"
+        assert expected["Expected gain"] == expected_text(batch.expected_improvement)
+        assert f"Runner-up, {batch.runner_up.study} {batch.runner_up.candidate}" in expected
+        ended = page.section("How it turned out").facts
+        side = "above" if outcome.surprise >= 0 else "below"
+        assert ended["Reached"] == f"{outcome.quality:.4f}"
+        assert f"{abs(outcome.surprise):.1f} deviations {side}" in ended.values()
+        assert page.section("Cost").facts["Measured over predicted"] == f"{outcome.cost_ratio:.2f}"
+        assert "0.7000 after 50 %" in page.text
+        known = page.section("What was known").facts
+        assert (known["Policy"], known["Place in its batch"][:7]) == ("default", "1 of 1 ")
+        is_told = any(heading.startswith("It would") for heading in page.headings)
+        assert is_told == (batch.chosen_by == "acquisition")
 
 
 def reason(database, trial, *, rival, cost):
@@ -94,50 +100,46 @@ def reason(database, trial, *, rival, cost):
         tx.execute(text(change), {"id": trial, "new": json.dumps(new)})
 
 
-def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database, text_of):
-    run(0.7), run(0.6)
-    trial = run(0.7).trial_id
-    reason(database, trial, rival=0.00016, cost=200.0)
-    page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
-    words = text_of(page)
-    for fact in (
-        "because a device-second adds most there. Expected +0.0200 for 3.3 min of a device; the next best, "
-        "theirs knn, was worth 20 % less.",
-        "weight of",
-        "0.0200 ÷ predicted cost, device-minutes 3.33 = weighted gain per device-minute 0.0120",
-        "its cost were above 4.2 min (was 3.3 min)",
-        "its expected gain were below 0.0160 (was 0.0200)",
-        "the runner-up promised 25 % more for its cost",
-        "or cost 20 % less for its gain",
-        "Chance to beat 0.8100",
-        "Weighted gain per device-minute 0.0120 Runner-up, theirs knn 0.0096",
-    ):
-        assert fact in words, fact
+def figures(text):
+    return re.findall(r"\d+\.?\d*", text)
 
 
-def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of):
+def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database, recorded):
     run(0.7), run(0.6)
-    trial = run(0.7).trial_id
-    for worth, cost, facts in (
-        (0.0002, 15.3, ("was worth as much", "anything about it were worse the runner-up is worth as much; the first")),
-        (0.0001999, 15.3, ("was worth about as much", "a little worse the runner-up is worth about as much")),
-        (0.0001996, 15.3, ("was worth 0.2 % less", "above 0.2 % more than 15.3 s", "promised 0.2 % more for its cost")),
-        (0.000199, 1530.0, ("was worth 0.5 % less", "were above 25.6 min (was 25.5 min)", "0.0199 (was 0.0200)")),
-        (0.0002, 1.0, ("was worth as much", "the first of equals was taken")),
+    trial = run(0.7)
+    reason(database, trial.trial_id, rival=0.00016, cost=200.0)
+    page = ask_as("ada", "operator").page(path_of(trial))
+    assert CHOSEN["acquisition"] in page.lead
+    assert "theirs knn" in page.part("p.now").text
+    assert figures(page.part("p.now").text) == ["0.0200", "3.3", "20"]
+    assert figures(page.part(".formula").text)[1:4] == ["0.0200", "3.33", "0.0120"]
+    lost = page.section("It would have lost").facts.values()
+    assert [figures(told) for told in lost] == [["4.2", "3.3"], ["0.0160", "0.0200"], ["25"], ["20"]]
+    expected = page.section("What was expected").facts
+    assert "Chance to beat 0.8100" in expected
+    assert list(expected.values())[-2:] == ["0.0120", "0.0096"]
+    recorded(page.recorded(), "decision")
+
+
+def test_ties_and_near_ties_read_as_such(two, run, ask_as, database):
+    run(0.7), run(0.6)
+    trial = run(0.7)
+    for worth, cost, now, facts in (
+        (0.0002, 15.3, "was worth as", ("anything about", "first of equals")),
+        (0.0001999, 15.3, "worth about as", ("a little worse", "worth about as")),
+        (0.0001996, 15.3, "worth 0.2 % less", ("0.2 % more than 15.3 s", "promised 0.2 % more")),
+        (0.000199, 1530.0, "worth 0.5 % less", ("25.6 min (was 25.5 min)", "0.0199 (was 0.0200)")),
+        (0.0002, 1.0, "was worth as", ("first of equals",)),
     ):
-        reason(database, trial, rival=worth, cost=cost)
-        page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
-        words = text_of(page)
+        reason(database, trial.trial_id, rival=worth, cost=cost)
+        page = ask_as("ada", "operator").page(path_of(trial))
+        assert now in page.part("p.now").text
+        lost = page.section("It would have lost").text
         for fact in facts:
-            assert fact in words, (fact, words[words.find("It would have lost") :][:300])
+            assert fact in lost, fact
 
 
-def study_of(database, trial):
-    with database.worker.begin() as tx:
-        return trials.get_trial(tx, trial).study
-
-
-def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database, text_of):
+def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database):
     """What has ended, or begun, since then counts as it was then."""
     first, second = run(0.7), run(0.6)
     waits = suggest_trials(database.worker, count=2, request_key=next(_keys)).trials
@@ -156,44 +158,32 @@ def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database
     last = run(0.77)
     ada = ask_as("ada", "operator")
 
-    def words(trial):
-        page = ada.get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text
-        return text_of(page[page.index("What was known") :])
+    def known(trial):
+        """What had succeeded and failed in the study, what was under way in it and in all, what was not eligible."""
+        return [figures(told) for told in ada.page(path_of(trial)).section("What was known").facts.values()][:4]
 
     def mine(trial, *others):
-        return sum(other.study == trial.study for other in others)
+        return str(sum(other.study == trial.study for other in others))
 
-    assert "Observations of this study 0 succeeded Under way in this study, counted at their mean 0 trials" in words(
-        first
-    )
-    told, own = words(third), mine(third, *waits)
-    assert f"Observations of this study {mine(third, first, second)} succeeded Under way in this study" in told
-    assert f"counted at their mean {own} trial" in told
-    assert "Under way in all studies 2 trials" in told
-    taken = mine(third, first, second, *waits)
-    assert f"Not eligible in this study {taken} candidate{'' if taken == 1 else 's'} run or under way" in told
-    told, failed = words(last), mine(last, *waits)
-    ended = f"{mine(last, first, second, third)} succeeded" + (f", {failed} failed" if failed else "")
-    assert f"Observations of this study {ended} Under way" in told
-    assert "Under way in all studies 0 trials" in told
+    assert known(first)[:2] == [["0"], ["0"]]
+    ended, open_, taken = mine(third, first, second), mine(third, *waits), mine(third, first, second, *waits)
+    assert known(third) == [[ended], [open_], ["2"], [taken]]
+    ended, failed = mine(last, first, second, third), mine(last, *waits)
+    assert known(last)[:3] == [[ended, failed] if failed != "0" else [ended], ["0"], ["0"]]
 
 
-def test_the_cost_has_the_band_that_was_stored(two, run, ask_as, database, text_of):
+def test_the_cost_has_the_band_that_was_stored(two, run, ask_as, database):
     *_, last = [run(0.6 + n / 50, cost=30.0 * (n + 1)) for n in range(4)]
-    ada = ask_as("ada", "operator")
-
-    def words(trial):
-        return text_of(ada.get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text)
-
-    assert "80 % expected between" not in words(last)
+    ada, band = ask_as("ada", "operator"), "80 % expected between"
+    assert band not in ada.page(path_of(last)).section("Cost").facts
     with database.owner.begin() as tx:
         stored = """UPDATE work.suggestions SET
           reasons = reasons || '{"predicted_cost_interval_seconds": [7, 8]}' WHERE trial_id = :id"""
         tx.execute(text(stored), {"id": last.trial_id})
-    assert "80 % expected between 7.0 s and 8.0 s" in words(last)
+    assert ada.page(path_of(last)).section("Cost").facts[band] == "7.0 s and 8.0 s"
 
 
-def test_the_guard_is_told_with_what_it_did_in_the_last_day(two, run, ask_as, database, text_of):
+def test_the_guard_is_told_with_what_it_did_in_the_last_day(two, run, ask_as, database):
     told = [run(0.7, cost=90.0), run(0.6, cost=30.0), run(0.65, cost=60.0)]
     with database.owner.begin() as tx:
         tx.execute(text("UPDATE work.suggestions SET reasons = reasons || '{\"guarded\": false}'"))
@@ -203,22 +193,24 @@ def test_the_guard_is_told_with_what_it_did_in_the_last_day(two, run, ask_as, da
     mine, theirs = two
     least, tenant = min((seconds[mine], "lab"), (seconds[theirs], "rivals"))
     trial = next(t for t in told if t.study == mine)
-    path = f"/studies/{mine}/decisions/{trial.trial_id}"
-    page = ask_as("ada", "operator").get(path).text
-    words = text_of(page)
-    assert "Used in the last 24 h 16.7 % of compute" in words
-    assert f"Least served in the last 24 h {tenant}, {100 * least / 90:.0f} % of its due share" in words
-    assert 'aria-label="The guard used 16.7 % of compute in the last 24 h, 10.0 % promised"' in page
-    seen = text_of(ask_as("ada", rights=tenant_of_lab).get(path).text)
-    assert f"in the last 24 h, of those you see lab, {100 * seconds[mine] / 90:.0f} % of its due share" in seen
+    ada, seer = ask_as("ada", "operator"), ask_as("ada", rights=tenant_of_lab)
+    guard = ada.page(path_of(trial)).section("Guard")
+    *_, used, served = guard.facts.values()
+    assert used.startswith("16.7 %")
+    assert served.startswith(f"{tenant}, {100 * least / 90:.0f} %")
+    assert guard.has('.meterline[aria-label*="16.7 %"][aria-label*="10.0 %"]')
+    among, served = list(seer.page(path_of(trial)).section("Guard").facts.items())[-1]
+    assert "those you see" in among
+    assert served.startswith(f"lab, {100 * seconds[mine] / 90:.0f} %")
     with database.owner.begin() as tx:
         tx.execute(text("ALTER TABLE work.trials DISABLE TRIGGER USER"))
         tx.execute(text("UPDATE work.trials SET finished_at = finished_at - interval '25 h'"))
         tx.execute(text("ALTER TABLE work.trials ENABLE TRIGGER USER"))
-    assert "Used in the last 24 h nothing ran" in text_of(ask_as("ada", "operator").get(path).text)
+    guard = ada.page(path_of(trial)).section("Guard")
+    assert (list(guard.facts.values())[-1], guard.has(".meterline")) == ("nothing ran", False)
 
 
-def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):
+def test_names_of_others_are_not_told(two, run, ask_as):
     told = [run(0.5 + i / 50) for i in range(6)]
     mine = ask_as("ada", rights=tenant_of_lab)
     rivals = 0
@@ -231,7 +223,7 @@ def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):
         assert answer.status_code == 200
         assert "theirs" not in answer.text
         assert "rivals" not in answer.text
-        rivals += "a study that you may not see" in answer.text
+        rivals += UNSEEN in answer.text
     assert rivals > 0
 
 
@@ -247,25 +239,21 @@ def test_a_trial_is_found_without_its_study_and_only_in_its_own(two, run, ask_as
     assert ada.get("/trials/x").status_code == 400
 
 
-def test_the_first_choice_of_all_has_no_cost_and_says_so(two, run, ask_as, text_of):
-    trial = run(0.5)
-    words = text_of(ask_as("ada", "operator").get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text)
-    assert "while no cost is known" in words or "a cheap trial teaches" in words
-    assert "nothing measured yet" in words
-    assert "Change of the best the first result" in words
+def test_the_first_choice_of_all_has_no_cost_and_says_so(two, run, ask_as):
+    page = ask_as("ada", "operator").page(path_of(run(0.5)))
+    assert "no cost is" in page.lead or CHOSEN["learning"] in page.lead
+    assert page.section("Cost").facts["Predicted"].startswith("nothing measured")
+    assert "the first result" in page.section("How it turned out").facts.values()
 
 
-def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, database, text_of):
+def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, database):
     (trial,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
     with database.owner.begin() as tx:
         tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
     (again,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
     assert again.trial_id == trial.trial_id
-    page = ask_as("ada", "operator").get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text
-    words = text_of(page)
-    assert "Handed out 2 times" in words
-    assert "Mean" in words
-    assert "State Suggested" in words
+    facts = ask_as("ada", "operator").page(path_of(trial)).facts
+    assert (facts["Handed out"], facts["State"], "Mean" in facts) == ("2 times", "Suggested", True)
 
 
 def test_without_costs_in_the_policy_no_worth_is_told_as_a_rate():
