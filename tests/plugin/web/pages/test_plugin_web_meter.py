@@ -113,26 +113,27 @@ def test_a_study_without_a_set_has_a_planner(database: Any, ask_as: Any) -> None
     register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
     page = ask_as("ada", "referee").page("/studies/new/meter")
     plans = meter_plans(ranges=(0.05, 0.13, 0.25), tolerance=0.02, reliability=0.99, steps=32)
-    assert (page.headings, plans.best.labels) == (["Meter", "Plan the next set"], 8_262)
+    assert (page.has("svg.gauge"), page.has("table"), plans.best.labels) == (False, False, 8_262)
     assert "No meter set" in page.text
     assert plan_picture(plans, steps=32).title in page.section("Plan").text
 
 
 def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, database: Any) -> None:
     make_study()
+    hostile, why = "<now>", "no more <models> come"
     with database.referee.begin() as tx:
         found = studies.get_study(tx, "cancer")
         for purpose, test_set in (("meter", 2), ("gate", 1)):
-            message = f"seal a new {purpose} set <now>"
+            message = f"seal a new {purpose} set {hostile}"
             asked = {"kind": AlertKind.NEW_TEST_SET, "test_set_id": test_set}
             releases.add_alert(tx, study_id=found.id, study="cancer", message=message, **asked)
     ada, accepting = ask_as("ada", "referee"), "/studies/cancer/meter/accept"
     page = ada.page("/studies/cancer/meter")
-    assert "meter set <now>" in page.section("1 thing here").text
+    assert f"meter set {hostile}" in page.section("1 thing here").text
     assert not page.has("now"), "as text"
     assert "gate set" not in page.text  # that is the gate's
     assert "new meter set" in page.part("#needs b").text
-    form, why = page.form(accepting).fields, "no more <models> come"
+    form = page.form(accepting).fields
     for _ in range(2):
         assert ada.post(accepting, data=form | {"reason": why}).status_code == 303
     assert [alert.alert_id for alert in open_alerts(database.worker, study="cancer")] == [2]
