@@ -358,9 +358,9 @@ def replace(artifacts: str | None, database: str | None, as_json: bool, **given:
 
 
 def _show_left_out(found: ReplacedValidation, *, add: bool) -> None:
-    why = {"duplicates": "repeat another row"}
-    why |= {"already": "are there already"} if add else {}
-    counts = [f"{getattr(found, name):,} {words}" for name, words in why.items() if getattr(found, name)]
+    repeated, known = found.duplicates, found.already if add else 0
+    counts = [f"{repeated:,} {'repeats' if repeated == 1 else 'repeat'} another row"] if repeated else []
+    counts += [f"{known:,} {'is' if known == 1 else 'are'} there already"] if known else []
     if counts:
         click.echo("left out: " + ", ".join(counts))
 

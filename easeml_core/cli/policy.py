@@ -217,7 +217,7 @@ def scheduler(
         decided = 0
         while found := process.decide_open():
             decided += found
-        show_json(DecidedRequests(decided)) if as_json else click.echo(f"{decided} requests decided")
+        show_json(DecidedRequests(decided)) if as_json else click.echo(f"{counted(decided, 'request')} decided")
         return
     stop = asked_to_end()
     require_scheduler(store)

@@ -29,6 +29,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
+from easeml_core.errors import counted
 from easeml_core.gate.clause_tests import reach
 from easeml_core.gate.condition import DIFFERENCE, DIFFERING, LINEAR, claim_of, usable_disagreement_bound, values_of
 from easeml_core.gate.paper_sizes import ClauseSize, Sizes, labels_on_disagreements, largest
@@ -418,5 +419,5 @@ def labels_in_words(
     return (
         "d unknown: the set is reckoned with d = 1. Where labels are asked for on demand, a submission needs fewer, by "
         f"bounds on d from its predictions{paid}: one that differs on at most {100 * first:g} % of the examples needs "
-        f"{fewest:,} labels{', ' if words else ''}{words}"
+        f"{counted(fewest, 'label')}{', ' if words else ''}{words}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import threading
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).resolve().parents[2]
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00| UTC)?")
 
 
 @dataclass
@@ -41,6 +43,18 @@ class Answer:
         """What a person reads, without line breaks of tables."""
         assert self.status == 0, self.err
         return " ".join(self.out.split())
+
+    @property
+    def refusal(self) -> str:
+        """The class of the error with which a command with ``--json`` ended, without an answer."""
+        assert (self.status, self.out) == (2, ""), self.err
+        return str(json.loads(self.err.splitlines()[-1])["kind"])
+
+    def recorded(self) -> str:
+        """What a person reads, whatever the time, as texts beside the tests keep it."""
+        assert self.status in (0, 1), self.err
+        shown = TIME.sub(lambda found: "<time>".ljust(len(found[0])), self.out)  # columns stay in line
+        return re.sub(" +$", "", shown, flags=re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)

@@ -60,34 +60,28 @@ def study(make_study: Any, database: Any, artifacts: Any, nowhere: Path) -> str:
     return "cancer"
 
 
-def test_a_set_from_use_to_replacement(ask: Any, rule: Any, files: Any, study: str, artifacts: Any) -> None:
-    place = ("--artifacts", str(artifacts.root))
-    shown = ask("validation", "show", study, *place).text
-    assert "validation set 1 of cancer is used: go on" in shown
-    assert "looked at 2 times: trials 1, rungs 0, submissions 0, nights 1; no signal of the meter" in shown
-    assert "85 rows; 38 keep their own noise in range 1, 47 do for so many looks" in shown  # ln(40) / 0.08 = 46.1
-    assert "split: study cancer is active; rows: train " in shown
-    assert "wait to be measured" not in shown
+def test_a_set_from_use_to_replacement(
+    ask: Any, rule: Any, files: Any, study: str, artifacts: Any, recorded: Any
+) -> None:
+    show = ("validation", "show", study, "--artifacts", str(artifacts.root))
+    told = [ask(*show)]
+    report = ask(*show, "--json").json
+    assert (report["state"], report["to_measure"], report["inherits_from"], report["signals"]) == ("used", 0, [], [])
+    assert report["looks"] == {"trials": 1, "rungs": 0, "submissions": 0, "nights": 1}
+    assert (report["rows"], report["rows_for_looks"]) == (85, 47)  # ln(40) / 0.08 = 46.1
 
-    replaced = rule("replace", study, *files)
-    assert "validation set 2 of cancer: 199 rows, 199 of them new; 1 model to measure" in replaced.text
-    assert "left out: 1 repeat another row" in replaced.text
+    told += [rule("replace", study, *files)]
     again = rule("replace", study, *files, "--json").json
     assert (again["version"], again["replaced_before"]) == (2, True)
-    assert "has it already: validation set 2 of cancer" in rule("replace", study, *files).text
-
-    shown = ask("validation", "show", study, *place).text
-    assert "most of its rows are" not in shown
-    assert "validation set 2 of cancer is fresh: go on" in shown
-    assert "trained models that wait to be measured on it: 1 (`easeml validation remeasure cancer`" in shown
+    told += [rule("replace", study, *files), ask(*show)]
+    report = ask(*show, "--json").json
+    assert (report["state"], report["to_measure"], report["inherits_from"]) == ("fresh", 1, [])
     measured = rule("remeasure", study)
-    assert (
-        "validation set 2 of cancer: 1 model measured, 0 failed, 0 left; 0 trials on earlier data under way"
-        in measured.text
-    )
+    told += [measured]
+    recorded("\n".join(answer.recorded() for answer in told), "validation")
     assert ": quality 0." in measured.err
     assert measured.err.endswith("(1 of 1)\n")
-    report = ask("validation", "show", study, "--json", *place).json
+    report = ask(*show, "--json").json
     assert (report["version"], report["state"], report["to_measure"]) == (2, "used", 0)
     assert [entry["state"] for entry in report["history"]] == ["replaced", "used"]
     assert rule("remeasure", study, "--json").json["measured"] == []
@@ -130,24 +124,25 @@ def make_released_set(run: Any, place: tuple[str, ...], kept: tuple[str, ...]) -
         assert answer.status == 0, answer.err
 
 
-def test_what_the_kept_rows_have_seen_is_shown_by_itself(ask: Any, rule: Any, study: str, nowhere: Path) -> None:
+def test_what_the_kept_rows_have_seen_is_shown_by_itself(rule: Any, study: str, nowhere: Path, recorded: Any) -> None:
     table = load_source("sklearn:breast_cancer")
     write("one.csv", [["example", *table.feature_names], ["p", *map(str, table.inputs[0] * 1.001)]])
     write("its-label.csv", [["example", "label"], ["p", CLASSES[table.labels[0]]]])
     answer = rule("replace", study, "--inputs", "one.csv", "--labels", "its-label.csv", "--add")
-    said = "easeml: 85 rows were in an earlier validation set and 1 was in none: looks and signals of before count on"
-    assert said in answer.err
-    shown = rule("show", study).text
-    assert "validation set 2 of cancer is used: go on looked at 0 times" in " ".join(shown.split())
-    seen = "looked at 2 times: trials 1, rungs 0, submissions 0, nights 1; no signal of the meter"
-    assert f"most of its rows are from version 1, and count with what was seen there: {seen}" in shown
+    assert "85 rows were" in answer.err
+    assert "1 was in none" in answer.err
+    report = rule("show", study, "--json").json
+    assert (report["version"], report["state"], report["inherits_from"]) == (2, "used", [1])
+    assert (sum(report["looks"].values()), sum(report["inherited_looks"].values())) == (0, 2)
+    recorded(rule("show", study).recorded(), "validation_of_kept_rows")
 
 
 def test_rows_are_added(rule: Any, files: Any, study: str) -> None:
-    assert "validation set 2 of cancer: 284 rows, 199 of them new" in rule("replace", study, *files, "--add").text
-    answer = rule("replace", study, *files, "--add")
-    assert "has it already: validation set 2 of cancer: 284 rows, 0 of them new" in answer.text
-    assert "left out: 1 repeat another row, 199 are there already" in answer.text
+    added, again = (rule("replace", study, *files, "--add", "--json").json for _ in range(2))
+    counts = ("version", "rows", "added", "duplicates", "already", "replaced_before")
+    assert [added[name] for name in counts] == [2, 284, 199, 1, 0, False]
+    assert [again[name] for name in counts] == [2, 284, 0, 1, 199, True]
+    assert "199 are there" in rule("replace", study, *files, "--add").text
 
 
 def test_a_model_that_cannot_be_measured_is_status_1(rule: Any, files: Any, study: str, database: Any) -> None:
@@ -161,17 +156,16 @@ def test_a_model_that_cannot_be_measured_is_status_1(rule: Any, files: Any, stud
 
 
 def test_replacing_is_the_referee_s(ask: Any, rule: Any, files: Any, study: str, artifacts: Any) -> None:
-    answer = ask("validation", "replace", study, *files, "--artifacts", str(artifacts.root))
-    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
-    assert "this command needs the address of the role easeml_referee" in answer.err
+    as_worker = ("--artifacts", str(artifacts.root), "--json")
+    answer = ask("validation", "replace", study, *files, *as_worker)
+    assert (answer.refusal, "--role easeml_referee" in answer.err) == ("WrongRoleError", True)
     assert rule("replace", study, *files).status == 0
-    answer = ask("validation", "remeasure", study, "--artifacts", str(artifacts.root))
-    assert (answer.status, "this role may not do that" in answer.err) == (2, True)
+    assert ask("validation", "remeasure", study, *as_worker).refusal == "WrongRoleError"
 
 
-def test_errors_are_sentences(ask: Any, rule: Any, study: str) -> None:
+def test_an_error_names_what_was_given(ask: Any, rule: Any, study: str) -> None:
     answer = rule("replace", study)
-    assert (answer.status, "give --inputs, with --labels where they tell none themselves" in answer.err) == (2, True)
+    assert (answer.status, "give --inputs" in answer.err) == (2, True)
     answer = ask("validation", "show", "nothing")
     assert (answer.status, "nothing" in answer.err) == (2, True)
     answer = rule("replace", study, "--from-set", "spring")

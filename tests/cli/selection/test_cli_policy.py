@@ -230,7 +230,7 @@ def test_the_scheduler_decides_what_was_filed_and_refuses_another_role(run: Any,
     with database.worker.begin() as tx:
         scheduler_requests.file_suggestion_request(tx, request_key="night", **given)
     decided = [run("scheduler", "--once", "--database", database.url("easeml_owner")) for _ in range(2)]
-    assert [(d.status, d.out) for d in decided] == [(0, "1 requests decided\n"), (0, "0 requests decided\n")]
+    assert [(d.status, d.out) for d in decided] == [(0, "1 request decided\n"), (0, "0 requests decided\n")]
     refused = run("scheduler", "--once", "--json", "--database", database.url("easeml_referee"))
     assert refused.status == 2
     assert "needs that of easeml_scheduler" in refused.err
