@@ -164,7 +164,7 @@ def _fairness(name: str, figures: SimulatedPolicy) -> dict[str, object]:
 
 def _price(needed: LossPrice) -> str:
     """Format median and range of a price, and how many repeats paid it where not all did."""
-    text = f"{_three(needed.median)} ({needed.p10:.2g}-{needed.p90:.2g})"
+    text = f"{_three(needed.median)} ({_two(needed.p10)}-{_two(needed.p90)})"
     return text if needed.reached == 1 else f"{text} [{100 * needed.reached:.0f} %]"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).resolve().parents[2]
-TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00| UTC)?")
+TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00| UTC)?"
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Answer:
     def recorded(self) -> str:
         """What a person reads, whatever the time, as texts beside the tests keep it."""
         assert self.status in (0, 1), self.err
-        shown = TIME.sub(lambda found: "<time>".ljust(len(found[0])), self.out)  # columns stay in line
-        return re.sub(" +$", "", shown, flags=re.MULTILINE)
+        shown = re.sub(f"(?<=│ ){TIME}", lambda found: "<time>".ljust(len(found[0])), self.out)  # columns stay in line
+        return re.sub(" +$", "", re.sub(TIME, "<time>", shown), flags=re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_a_commit_gets_one_symbol_and_no_other_on_a_second_run(runner: Any, refe
     worse = runner(gate.replace(" skops ", " constant "), COMMIT="0badbad")
     assert (worse.returncode, "step 2 of 3: fail" in worse.stdout) == (1, True), worse.stderr
     mixed = runner(gate.replace(" skops ", " constant "), COMMIT=COMMIT)
-    assert (mixed.returncode, "has handed in something else" in mixed.stderr) == (2, True)
+    assert (mixed.returncode, "handed in something" in mixed.stderr) == (2, True)
 
 
 @pytest.mark.nightly
@@ -113,6 +113,6 @@ def test_no_answer_in_time_is_no_fail_and_public_predictions_need_no_database(ru
     public = runner(*steps_of("public-comparison"), EASEML_DATABASE_URL="")
     assert (public.returncode, public.stdout) == (0, "pass\n"), public.stderr
     late = runner(steps_of("gate")[-1], COMMIT=COMMIT, EASEML_WAIT="0.5")
-    assert (late.returncode, "no answer to request" in late.stderr) == (2, True), late.stderr
+    assert (late.returncode, "no answer to" in late.stderr) == (2, True), late.stderr
     away = runner(steps_of("gate")[-1], COMMIT=COMMIT, EASEML_DATABASE_URL="postgresql://x:y@localhost:1/easeml")
     assert (away.returncode, away.stdout) == (2, "")

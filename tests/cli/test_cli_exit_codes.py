@@ -96,7 +96,8 @@ def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, 
 def test_a_prune_that_removes_nothing_says_what_to_name(run: Any) -> None:
     answer = run("artifacts", "prune")
     assert (answer.status, answer.out) == (2, "")
-    assert "give --keep K for files of models, --curve-days DAYS for curves" in answer.err
+    assert "--keep K" in answer.err
+    assert "--curve-days DAYS" in answer.err
 
 
 def extra(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -215,7 +216,7 @@ def test_a_fault_of_ours_is_no_answer(run: Any, monkeypatch: pytest.MonkeyPatch)
     answer = run("doctor")
     assert (answer.status, answer.out) == (2, "")
     assert "Traceback" in answer.err
-    assert "this is a fault of easeml: ZeroDivisionError(); please report it" in answer.err
+    assert "fault of easeml: ZeroDivisionError()" in answer.err
     found = json.loads(run("doctor", "--json").err.splitlines()[-1])
     assert found["kind"] == "ZeroDivisionError"
 

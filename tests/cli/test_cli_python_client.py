@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from page_reader import Page
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -75,16 +76,15 @@ def test_a_study_without_a_result_says_what_there_is(client: easeml.Client, make
     study = client.study("cancer")
     assert study.trials().empty
     assert study.trials().columns.tolist() == [*TrialEntry.__dataclass_fields__]
-    with pytest.raises(StateError, match="no trained model yet; its trials: none"):
+    with pytest.raises(StateError, match="its trials: none"):
         study.best()
     suggest_trials(database.worker, count=1, request_key="night")
     trials = study.trials()
     assert trials["state"].tolist() == ["SUGGESTED"]
     with pytest.raises(StateError, match="its trials: 1 SUGGESTED"):
         study.best()
-    shown = study.explain(trials["trial_id"][0])._repr_html_()
-    assert "&lt;b&gt;tree" in shown
-    assert "<b>" not in shown
+    shown = Page(study.explain(trials["trial_id"][0])._repr_html_())
+    assert (CANDIDATES[0]["name"] in shown.text, shown.has("b")) == (True, False)
     make_study("other")
     for trial in (trials["trial_id"][0], 99):
         with pytest.raises(NotFoundError, match=f"no trial {trial}"):
@@ -97,7 +97,7 @@ def test_a_best_model_has_its_trial(client: easeml.Client, make_study: Any, arti
     easeml.run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="task")
     best = client.study("cancer").best()
     assert isinstance(best, ShownModel)
-    assert (best.trial_id, best.candidate) == (trial.trial_id, "<b>tree")
+    assert (best.trial_id, best.candidate) == (trial.trial_id, CANDIDATES[0]["name"])
     assert client.studies()[["study", "tenant"]].to_numpy().tolist() == [["cancer", "lab"]]
 
 
@@ -107,9 +107,9 @@ def test_a_wait_ends_with_what_is_ahead(client: easeml.Client, make_study: Any) 
     request = study.gate(study.submit(LogisticRegression().fit([[0] * 30, [1] * 30], [0, 1]), message="x"))
     assert request.place().ahead == 0
     for wait in (lambda: request.wait(0.1), lambda: asyncio.run(request.wait_async(0.1))):
-        with pytest.raises(StateError, match=r"no answer to request \d+ within 0.1 s: .*request key gives its answer"):
+        with pytest.raises(StateError, match=r"request \d+ within 0\.1 s: .*request key"):
             wait()
-    assert "no answer seen yet" in repr(request)
+    assert "no answer seen" in repr(request)
 
 
 def test_a_tenants_login_reaches_its_own_studies_alone(make_study: Any, database: Any, artifacts: Any) -> None:
@@ -124,20 +124,20 @@ def test_a_tenants_login_reaches_its_own_studies_alone(make_study: Any, database
         for asked in (None, ["cancer"]):
             assert {step.study for step in next_steps(client.store, studies_only=asked)} == {"cancer"}
         assert made.password not in repr(client.study("cancer"))
-        with pytest.raises(NotFoundError, match="there is no study 'zeppelin'"):
+        with pytest.raises(NotFoundError, match="study 'zeppelin'"):
             client.study("zeppelin")
-        with pytest.raises(NotFoundError, match="there is no model of this study with id"):
+        with pytest.raises(NotFoundError, match="no model of this"):
             client.study("cancer").gate(99)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ((5,), "url must be an address of PostgreSQL such as postgresql://LOGIN:PASSWORD@HOST:PORT/DATABASE, got int"),
-        (("mysql://me:secret@h/d",), "got one that begins with 'mysql'"),
-        (("me:secret@h/d",), "got a text without ://"),
-        (("postgresql://me:secret@h:port/d",), "the database address must look like"),
-        ((), "there is no database: no address was given, EASEML_DATABASE_URL is not set"),
+        ((5,), "url must be"),
+        (("mysql://me:secret@h/d",), "begins with 'mysql'"),
+        (("me:secret@h/d",), "without ://"),
+        (("postgresql://me:secret@h:port/d",), "must look like"),
+        ((), "EASEML_DATABASE_URL is not set"),
     ],
 )
 def test_what_is_no_address_is_refused_without_its_password(given: tuple[Any, ...], message: str) -> None:
@@ -147,17 +147,17 @@ def test_what_is_no_address_is_refused_without_its_password(given: tuple[Any, ..
 
 
 REFUSED: tuple[tuple[Callable[[easeml.Study], object], str], ...] = (
-    (lambda study: study.submit("gone.skops", message="x"), "format must be given with a path"),
+    (lambda study: study.submit("gone.skops", message="x"), "format must be given"),
     (lambda study: study.submit("gone.skops", format="skops", message="x"), "gone.skops"),
-    (lambda study: study.submit({"a": 1}, message="x"), "a fitted estimator of scikit-learn, LightGBM or XGBoost"),
+    (lambda study: study.submit({"a": 1}, message="x"), "a fitted estimator"),
     (lambda study: study.submit(LogisticRegression(), message="x"), "not fitted"),
     (lambda study: study.submit(LogisticRegression(), format="skops", message="x"), "format must be left out"),
-    (lambda study: study.gate("7"), "model must be a whole number, its id, got '7'"),
+    (lambda study: study.gate("7"), "got '7'"),
     (lambda study: study.gate(condition="n >"), "condition: "),
-    (lambda study: study.promote(99), "study 'cancer' has no model 99"),
-    (lambda study: study.explain(True), "trial must be a whole number"),
-    (lambda study: study.predict([]), "has no model in production yet"),
-    (lambda study: study.predict(INPUTS, model="best"), "has no trained model yet"),
+    (lambda study: study.promote(99), "no model 99"),
+    (lambda study: study.explain(True), "trial must be"),
+    (lambda study: study.predict([]), "in production"),
+    (lambda study: study.predict(INPUTS, model="best"), "no trained model"),
 )
 
 

@@ -109,7 +109,7 @@ def _prices(report: Simulation, loss: float) -> dict[str, float]:
 def _price_found(prices: Mapping[str, float], loss: float) -> str:
     """What the loss costs, cheapest policy first."""
     ranked = sorted(prices.items(), key=lambda item: item[1])
-    there = [f"{name} {price:.2g}\u00a0%" for name, price in ranked if math.isfinite(price)]
+    there = [f"{name} {float(f'{price:.2g}'):g}\u00a0%" for name, price in ranked if math.isfinite(price)]
     if not there:
         return f"No policy comes within {loss:g} of the best candidate before the end"
     more = f" and {len(there) - MOST_IN_TITLE} more" if len(there) > MOST_IN_TITLE else ""

@@ -110,10 +110,7 @@ def test_an_error_names_what_was_given(rule: Any, files: Any, make_study: Any) -
         (("seal", "--study", "cancer", "--inputs", inputs, "--gate-share", "0.5"), "--purpose joint"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "{"), "must be JSON"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", "--meter", "[]"), "a JSON object"),
-        (
-            ("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL),
-            "condition, reliability, steps",
-        ),
+        (("seal", "--study", "cancer", "--inputs", inputs, "--purpose", "meter", *SMALL), "reliability, steps"),
         (("seal", "--study", "cancer", "--inputs", inputs, "--slice", "north"), '"NAME: CONDITION"'),
         (("retire", "winter"), "set 'winter'"),
         (("release", "1"), "retired"),

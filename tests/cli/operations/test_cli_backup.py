@@ -67,12 +67,12 @@ def test_a_backup_is_private_whatever_the_umask_and_its_folder_are(own: Any, now
     assert (found["schema"], found["artifacts"]) == (schema.REVISION, str(artifacts.root))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
-    assert "dumping the database into easeml.dump" in answer.err
+    assert "into easeml.dump" in answer.err
     with tarfile.open(folder / "artifacts.tar") as archive:
         names = set(archive.getnames())
     assert names == {str(p.relative_to(artifacts.root)) for p in artifacts.root.rglob("*")}
     again = own("backup", "kept")
-    assert (again.status, "already exists; a backup is a new folder" in again.err) == (2, True)
+    assert (again.status, "already exists" in again.err) == (2, True)
 
 
 def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
@@ -87,7 +87,7 @@ def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
     (tenants / "homes/ab/file").write_text("as backed up")
     (tenants / "garden/link").symlink_to("../homes")
     kept = own("backup", "kept")
-    assert f"left out of artifacts.tar: {tenants}/garden/link is a symbolic link" in kept.err
+    assert f"left out of artifacts.tar: {tenants}/garden/link" in kept.err
     backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
     closed = [nowhere / "new/tenants" / name for name in ("homes", "homes/ab", "new-york")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in closed} == {0o700}
@@ -190,14 +190,14 @@ def damage(kept: Path, what: str) -> None:
 
 
 DAMAGES = {
-    "changed": "easeml.dump is not what was backed up",
+    "changed": "easeml.dump is not",
     "missing": "artifacts.tar is missing",
     "added": "more was added",
     "link": "artifacts.tar is missing",
-    "format": "its format is 2, this version reads 1",
-    "path": "manifest.json names no plain files",
-    "text": "manifest.json is no manifest",
-    "newer": "the database has schema 9999",
+    "format": "format is 2",
+    "path": "no plain files",
+    "text": "is no manifest",
+    "newer": "schema 9999",
 }
 
 
@@ -215,14 +215,13 @@ def test_a_database_with_studies_is_replaced_only_when_asked(
     own: Any, kept: Path, ask: Any, run: Any, database: Any
 ) -> None:
     answer = own("restore", "kept")
-    assert (answer.status, answer.out) == (2, "")
-    assert "the database has studies, and a restore replaces all of it" in answer.err
+    assert (answer.status, answer.out, "has studies," in answer.err) == (2, "", True)
     assert ask("tenant", "set", "lab", "--weight", "7").status == 0
     kept.chmod(0o755)
     (kept / "easeml.dump").chmod(0o644)
     answer = own("restore", "kept", "--replace", "--artifacts", "back", "--json")
     assert answer.status == 0, answer.err
-    assert "other accounts may read kept, easeml.dump" in answer.json["warnings"][0]
+    assert "kept, easeml.dump" in answer.json["warnings"][0]
     assert ask("tenant", "list", "--json").json[0]["weight"] == 1.0
     assert ask("db", "artifacts", "--json").json["place"] == str(kept.parent / "back")
     assert run("db", "restore", "kept", "--check").status == 0  # needs no database
@@ -257,7 +256,7 @@ def test_a_backup_of_an_earlier_schema_replaces_a_later_one_and_is_upgraded(
 
     answer = own("restore", "kept", "--replace")
     assert answer.status == 0, answer.err
-    assert "the backup has schema 0002: run `easeml db upgrade`" in answer.err
+    assert "schema 0002: run `easeml db upgrade`" in answer.err
     assert own("upgrade").status == 0
     assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["garden"]
 
@@ -273,8 +272,7 @@ def test_a_restore_that_fails_on_its_way_leaves_the_database_as_it_was(
         program.write_text(f"#!/bin/sh\n{said}\n")
         program.chmod(0o755)
         answer = own("restore", "kept", "--replace")
-        assert (answer.status, answer.out) == (2, ""), ends
-        assert " failed, and nothing is used of what it wrote: " in answer.err, ends
+        assert (answer.status, answer.out, "nothing is used" in answer.err) == (2, "", True), ends
         assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["lab"], ends
 
 
@@ -290,12 +288,10 @@ def test_what_others_made_is_named_and_never_removed(own: Any, kept: Path, datab
     )
     answer = own("restore", "kept", "--replace", "--artifacts", "back")
     assert (answer.status, answer.out) == (2, "")
-    assert (
-        "extension btree_gist, publication relation work.trials in publication feed, "
-        "table constraint notes_study_fkey on reports.notes, table work.others, view reports.daily; drop these first"
-    ) in answer.err
+    foreign = ("extension btree_gist", "publication feed", "notes_study_fkey", "work.others", "view reports.daily")
+    assert [name for name in foreign if name not in answer.err] == []
     assert not (kept.parent / "back").exists()
-    with pytest.raises(StoreError, match="objects of others would be lost: extension btree_gist, "):
+    with pytest.raises(StoreError, match="others would be lost: extension btree_gist, "):
         dump.restore(database.url("easeml_owner"), kept / "easeml.dump", server=18, replaces=True)
     as_superuser(
         database,
@@ -317,7 +313,7 @@ def test_a_study_that_was_registered_meanwhile_is_not_replaced(
 ) -> None:
     monkeypatch.setattr(dump, "is_in_use", lambda _: False)  # as it was when the restore began
     answer = own("restore", "kept")
-    assert (answer.status, "the database has studies by now" in answer.err) == (2, True)
+    assert (answer.status, "studies by now" in answer.err) == (2, True)
     assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["lab"]
 
 
@@ -325,4 +321,4 @@ def test_a_server_that_is_newer_than_every_program_is_named(own: Any, monkeypatc
     monkeypatch.setattr(dump, "server_version", lambda _: 99)
     answer = own("backup", "kept")
     assert answer.status == 2
-    assert "pg_dump of PostgreSQL 99 or newer is needed, found: " in answer.err
+    assert "pg_dump of PostgreSQL 99" in answer.err

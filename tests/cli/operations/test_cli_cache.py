@@ -49,16 +49,17 @@ def test_a_cache_that_is_not_there_yet_is_empty(nowhere: Path, run: Any) -> None
 
 
 def test_a_limit_that_is_none_is_an_error(run: Any) -> None:
-    answer = run("cache", "show", EASEML_CACHE_LIMIT_MB="much")
-    assert answer.status == 2
-    assert "EASEML_CACHE_LIMIT_MB must be a whole number of megabytes above 0, got 'much'" in answer.err
+    answer = run("cache", "show", "--json", EASEML_CACHE_LIMIT_MB="much")
+    assert answer.refusal == "ArtifactError"
+    assert "EASEML_CACHE_LIMIT_MB must be" in answer.err
+    assert "got 'much'" in answer.err
 
 
 REFEREE = {
     ("--allow-url", "file:///etc/"): "must be PROTOCOL://HOST/PATH",
-    ("--allow-url", "https://{tenant}.example/"): "it may stand in the path",
-    ("--queries", "queries.yaml"): "query 'flowers' must be a mapping",
-    ("--artifacts", "https://data.example/x"): "a web server takes no files",
+    ("--allow-url", "https://{tenant}.example/"): "in the path",
+    ("--queries", "queries.yaml"): "query 'flowers' must be",
+    ("--artifacts", "https://data.example/x"): "takes no files",
 }
 
 

@@ -129,7 +129,7 @@ def test_the_embedded_server_keeps_its_passwords_and_gets_a_connection(
     with throwaway_server() as server:
         server.ensure_installation()
         refused = run(*words, EASEML_ADMIN_URL=server.url("postgres", "postgres"))
-        assert (refused.status, "run this in the folder where that was started" in refused.err) == (2, True)
+        assert (refused.status, "in the folder where" in refused.err) == (2, True)
         monkeypatch.setattr("easeml_core.cli.operations.database.embedded_server", lambda: server)
         assert run(*words, EASEML_ADMIN_URL=server.url("postgres", "postgres")).status == 0
         assert addresses(nowhere / "own") == {role: server.url(role, "easeml") for role in LOGINS}
@@ -149,7 +149,7 @@ def test_a_server_of_others_gets_an_installation_and_keeps_what_it_has(
     answer = run(*words, EASEML_ADMIN_URL=admin)
     assert answer.status == 0, answer.err
     assert f"schema {REVISION}; artifacts in {tmp_path}/models" in answer.text
-    assert ("a superuser still has to run" in answer.err) is not is_superuser
+    assert ("a superuser still" in answer.err) is not is_superuser
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     urls = addresses(folder)
     assert all(connects(url, "easeml") for url in urls.values())
@@ -167,7 +167,7 @@ def test_a_server_of_others_gets_an_installation_and_keeps_what_it_has(
     assert {path.name: path.read_text() for path in folder.iterdir()} == kept
     assert (again["schema"], bool(again["left"])) == (REVISION, not is_superuser)
     refused = run("db", "create", "--artifacts", "others", "--secrets", str(folder), EASEML_ADMIN_URL=admin)
-    assert "others is not the artifact store of this installation" in refused.err
+    assert "others is not the" in refused.err
     assert {path.name: path.read_text() for path in folder.iterdir()} == kept
 
 
@@ -221,18 +221,18 @@ def test_each_error_on_the_way_says_what_to_do(run: Any, foreign: Server, tmp_pa
 
     at = f"127.0.0.1:{foreign.port}"
     execute(foreign, "CREATE ROLE carl LOGIN PASSWORD 'hunter2'")
-    assert "give --admin, or EASEML_ADMIN_URL, or --print" in refused()
+    assert "EASEML_ADMIN_URL, or --print" in refused()
     assert "--print needs --host" in refused("--print")
-    assert "must look like postgresql://" in refused("--admin", "db")
-    assert "give --host, by which" in refused("--admin", "postgresql://bob:hunter2@/postgres")
+    assert "look like postgresql://" in refused("--admin", "db")
+    assert "give --host," in refused("--admin", "postgresql://bob:hunter2@/postgres")
     assert "cannot be reached" in refused("--admin", "postgresql://bob:hunter2@127.0.0.1:9/postgres")
     assert "cannot be reached" in refused("--admin", "postgresql://bob@127.0.0.1:9/postgres?password=hunter2")
-    assert "the role carl cannot make roles and databases" in refused("--admin", f"postgresql://carl:hunter2@{at}")
+    assert "role carl cannot make" in refused("--admin", f"postgresql://carl:hunter2@{at}")
     assert not (tmp_path / "secrets").exists()
     (tmp_path / "file").touch()
     assert "Directory 'file' is a file" in refused("--admin", f"postgresql://bob:hunter2@{at}", "--secrets", "file")
     execute(foreign, "CREATE ROLE easeml_referee LOGIN")
-    assert "give --secrets the folder of that installation" in refused("--admin", f"postgresql://bob:hunter2@{at}")
+    assert "give --secrets the folder" in refused("--admin", f"postgresql://bob:hunter2@{at}")
 
 
 def test_a_folder_of_another_installation_changes_no_password(run: Any, foreign: Server, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_folder_of_another_installation_changes_no_password(run: Any, foreign:
     for path in there.glob("*.url"):  # of the right address, with passwords of another installation
         path.write_text(path.read_text().replace(":9/", f":{foreign.port}/"))
     refused = run(*WORDS, str(there), EASEML_ADMIN_URL=superuser(foreign))
-    assert "does not log in with the password in" in refused.err
+    assert "does not log in" in refused.err
     logs_in(here)
 
 
@@ -262,7 +262,7 @@ def test_a_password_that_was_changed_is_written_into_its_file_and_then_into_the_
     execute(foreign, "ALTER ROLE easeml_worker PASSWORD 'another'")
     kept = files_of(folder)
     refused = run(*WORDS, str(folder), EASEML_ADMIN_URL=superuser(foreign))
-    assert f"write the present address into {folder}/worker.url" in refused.err
+    assert f"address into {folder}/worker.url" in refused.err
     assert files_of(folder) == kept
     address = folder / "worker.url"
     address.write_text(re.sub(r":[^:@]*@", ":another@", address.read_text()))
@@ -294,7 +294,7 @@ def test_passwords_that_others_may_have_planted_are_refused(run: Any, tmp_path: 
 def test_a_database_or_schema_of_others_is_left_as_it_is(run: Any, foreign: Server, tmp_path: Path) -> None:
     execute(foreign, "CREATE ROLE app LOGIN PASSWORD 'hunter2'", "CREATE DATABASE easeml OWNER bob")
     refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=superuser(foreign))
-    assert "has the database easeml, which is of bob; nothing was changed" in refused.err
+    assert "database easeml, which is of bob; nothing" in refused.err
     psycopg2.connect(bob(foreign).replace("bob", "app") + "/easeml").close()
     assert execute(foreign, "SELECT rolname FROM pg_roles WHERE rolname ~ '^easeml'") == []
     assert not (tmp_path / "new").exists()
@@ -302,7 +302,7 @@ def test_a_database_or_schema_of_others_is_left_as_it_is(run: Any, foreign: Serv
     assert run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign)).status == 0
     execute(foreign, "ALTER SCHEMA sealed OWNER TO bob", database="easeml")
     refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign))
-    assert "has the schema sealed in the database easeml, which is of bob" in refused.err
+    assert "the schema sealed in" in refused.err
 
 
 def test_what_a_superuser_still_has_to_run_is_whole_and_ends_the_list(

@@ -31,13 +31,11 @@ def states(answer: Any) -> dict[str, str]:
 
 
 def test_all_of_the_checkout_are_copied_with_their_schedules_and_again_nothing_is_written(
-    run: Any, tmp_path: Path
+    run: Any, tmp_path: Path, recorded: Any
 ) -> None:
     target = tmp_path / "dags"
     answer = run("dags", "copy", "dags")
-    assert "dags (made)" in answer.text
-    assert "10 files written, 0 unchanged" in answer.text
-    assert "airflow pools set easeml_devices" in answer.text
+    recorded(answer.recorded(), "dags_copied")
     files = {path.name: path.read_bytes() for path in (ROOT / "dags").glob("*.py")}
     assert {path.name: path.read_bytes() for path in target.glob("*.py")} == files
     assert {path.stat().st_mode & 0o044 for path in target.iterdir()} == {0o044}  # the DAG processor's account reads
@@ -73,7 +71,7 @@ def test_a_changed_file_is_refused_and_nothing_is_written_unless_forced(
     (target / f"{STREAM}.py").write_text("# mine\n")
     refused = run("dags", "copy", str(target))
     assert refused.status == 2
-    assert f"{STREAM}.py differ from this version" in refused.err
+    assert f"{STREAM}.py differ" in refused.err
     assert "--force" in refused.err
     assert not (target / "easeml_notify.py").exists()
     assert (target / f"{STREAM}.py").read_text() == "# mine\n"
@@ -91,7 +89,8 @@ def test_a_dag_of_the_same_id_in_another_file_is_refused(text: str, run: Any, sh
     (tmp_path / "dags" / "easeml_broken.py").write_text("def easeml_stream(:")
     answer = run("dags", "copy", "dags")
     assert answer.status == 2
-    assert f"dags/team/ours.py has a DAG of the id {STREAM}" in answer.err
+    assert "dags/team/ours.py" in answer.err
+    assert STREAM in answer.err
     assert not (tmp_path / "dags" / "easeml_notify.py").exists()
     assert states(run("dags", "copy", "dags", "easeml_notify", "--json")) == {"easeml_notify": "written"}
 
@@ -112,11 +111,11 @@ def test_what_is_no_file_and_deep_code_do_not_stop_a_copy(run: Any, shipped: Pat
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("file", "file is no folder"),
-        ("missing/dags", "missing does not exist: make it, or correct the path"),
-        ("/proc/dags", "/proc/dags cannot be written: "),
-        ("package", "package is where the DAGs come from"),
-        ("bad", "bad/.easeml-dags.json is no record of copied DAGs"),
+        ("file", "is no folder"),
+        ("missing/dags", "missing does not exist"),
+        ("/proc/dags", "/proc/dags cannot be written"),
+        ("package", "package is where"),
+        ("bad", "bad/.easeml-dags.json is no record"),
     ],
 )
 def test_a_folder_that_cannot_be_one_is_refused(
@@ -134,10 +133,7 @@ def test_a_folder_that_cannot_be_one_is_refused(
 def test_an_unknown_dag_and_an_installation_without_dags_are_reported(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        "there is no DAG easeml_nightly; there are easeml_commit_gate, "
-        in run("dags", "copy", ".", "easeml_nightly").err
-    )
+    assert "DAG easeml_nightly; there are easeml_commit_gate, " in run("dags", "copy", ".", "easeml_nightly").err
     monkeypatch.setattr(example_dags, "PLUGIN", "easeml_core")
     monkeypatch.setattr(example_dags, "IN_CHECKOUT", "nothing")
-    assert "install the wheel, or copy the folder dags/ of the repository" in run("dags", "copy", ".").err
+    assert "install the wheel" in run("dags", "copy", ".").err

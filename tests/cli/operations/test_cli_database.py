@@ -38,8 +38,8 @@ def test_without_any_database_the_error_says_what_to_do(asked: tuple[str, ...], 
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(asked: tuple[str, ...], run: Any) -> None:
     answer = run(*asked, "--database", AWAY)
     assert (answer.status, answer.out) == (2, "")
-    assert "the database at postgresql+psycopg2://easeml_worker:***@127.0.0.1:9/easeml cannot be reached" in answer.err
-    assert "start it with `make up` or `easeml db start`, or correct the address" in answer.err
+    assert "postgresql+psycopg2://easeml_worker:***@127.0.0.1:9/easeml cannot be reached" in answer.err
+    assert "`make up` or `easeml db start`, or correct" in answer.err
     assert "hunter2" not in answer.err
     assert "Traceback" not in answer.err
 
@@ -71,11 +71,10 @@ def test_a_wrong_password_is_reported_and_not_printed(run: Any, database: Any) -
 def test_a_schema_that_is_missing_or_old_is_reported_with_the_remedy(run: Any, server: Any) -> None:
     server.create_database_from_template("empty_cli", "template0")
     try:
-        answer = run("status", "--database", server.url("easeml_worker", "empty_cli"))
-        assert answer.status == 2
-        assert (
-            f"the database has schema none, this version needs {schema.REVISION}; run `easeml db upgrade`" in answer.err
-        )
+        answer = run("status", "--json", "--database", server.url("easeml_worker", "empty_cli"))
+        assert answer.refusal == "SchemaVersionError"
+        assert "schema none," in answer.err
+        assert f"needs {schema.REVISION}; run `easeml db upgrade`" in answer.err
         upgrade = ("db", "upgrade", "--database", server.url("easeml_owner", "empty_cli"))
         assert run(*upgrade).text == f"schema {schema.REVISION}"
         assert run(*upgrade, "--json").json == {"schema": schema.REVISION}  # harmless when it is there
@@ -86,15 +85,12 @@ def test_a_schema_that_is_missing_or_old_is_reported_with_the_remedy(run: Any, s
 
 def test_a_worker_may_not_upgrade_nor_be_the_referee(run: Any, database: Any, make_study: Any) -> None:
     for asked in (("db", "upgrade"), ("referee", "--once")):
-        answer = run(*asked, "--database", database.url("easeml_worker"))
-        assert answer.status == 2
-        assert "this role may not do that: permission denied" in answer.err
+        assert run(*asked, "--json", "--database", database.url("easeml_worker")).refusal == "WrongRoleError"
 
 
 def test_the_url_of_a_server_that_never_ran_is_an_error(run: Any) -> None:
     answer = run("db", "url")
-    assert answer.status == 2
-    assert "was never started; run `easeml db start`" in answer.err
+    assert (answer.status, "`easeml db start`" in answer.err) == (2, True)
 
 
 class Served:
@@ -142,7 +138,7 @@ def back_up_and_replay(folder: Path, run: Any) -> None:
     (data / "linked.csv").symlink_to(data / "new-customers.csv")
     (folder / ".easeml" / "keys.json").write_text("{}")
     inside = run("db", "backup", ".easeml/data/kept")
-    assert (inside.status, "lies in .easeml/data, which belongs to the backup" in inside.err) == (2, True)
+    assert (inside.status, "in .easeml/data, which" in inside.err) == (2, True)
     answer = run("db", "backup", "kept", "--json")
     assert answer.status == 0, answer.err
     keys = [f"referee-{path.name}" for path in (folder / ".easeml" / "referee").glob("*.pub")]
@@ -151,7 +147,7 @@ def back_up_and_replay(folder: Path, run: Any) -> None:
     assert [kept["name"] for kept in answer.json["files"]] == names
     with tarfile.open(folder / "kept" / "data.tar") as archive:
         assert archive.getnames() == ["lab", "lab/new-customers.csv"]
-    assert "left out of data.tar: .easeml/data/lab/linked.csv is a symbolic link" in answer.err
+    assert "left out of data.tar: .easeml/data/lab/linked.csv" in answer.err
     assert run("db", "restore", "kept", "--check").status == 0
     assert run("audit", "verify").status == 0
     assert run("policy", "set", "--policy", "roundrobin", "--reason", "a test").status == 0
@@ -159,7 +155,7 @@ def back_up_and_replay(folder: Path, run: Any) -> None:
     assert run("audit", "verify").status == 0
     assert run("db", "restore", "kept", "--replace").status == 0
     old = run("audit", "verify")
-    assert (old.status, "this host has seen" in old.out + old.err) == (1, True)
+    assert (old.status, "host has seen" in old.out + old.err) == (1, True)
 
 
 def test_the_embedded_server_is_found_without_any_address(folder: Path, run: Any) -> None:

@@ -27,12 +27,11 @@ def test_a_sound_database_is_a_zero(ask: Any) -> None:
 def test_without_a_database_it_is_a_no_and_says_what_to_do(run: Any) -> None:
     answer = run("doctor")
     assert answer.status == 1
-    text = " ".join(answer.out.replace("│", " ").split())
-    assert "no --database, no EASEML_DATABASE_URL, no embedded server in .easeml" in text
-    assert "`make up` or `easeml db start` starts an embedded server" in text
-    assert "1 check failed" in answer.out
+    for word in ("1 check failed", "EASEML_DATABASE_URL", "embedded"):
+        assert word in answer.out
     (failed,) = [check for check in run("doctor", "--json").json if check["state"] == "failed"]
-    assert failed["name"] == "database"
+    assert (failed["name"], "no EASEML_DATABASE_URL" in failed["found"]) == ("database", True)
+    assert "`make up` or `easeml db start`" in failed["remedy"]
 
 
 def test_where_the_address_came_from(run: Any, database: Any) -> None:
@@ -45,7 +44,7 @@ def test_a_password_comes_from_a_file(run: Any, nowhere: Path, monkeypatch: pyte
     answer = run("doctor", "--airflow", "http://127.0.0.1:9")
     assert (answer.status, "--airflow-password-file" in answer.err) == (2, True)
     missing = run("doctor", "--airflow", "http://127.0.0.1:9", "--airflow-password-file", "no.txt")
-    assert (missing.status, "no.txt cannot be read" in missing.err) == (2, True)
+    assert (missing.status, "no.txt cannot" in missing.err) == (2, True)
     (nowhere / "password.txt").write_text("secret-word\n")
     places: list[Installation] = []
     monkeypatch.setattr("easeml_core.services.operations.doctor.examine", lambda place, _: places.append(place) or [])

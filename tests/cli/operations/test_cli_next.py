@@ -14,24 +14,21 @@ def test_nothing_registered_says_what_to_do(ask: Any) -> None:
     assert ask("next", "--json").json == []
 
 
-def test_what_is_next_is_reported_with_reason_and_remedy(ask: Any, make_study: Any, monkeypatch: Any) -> None:
+def test_what_is_next_is_reported_with_reason_and_remedy(
+    ask: Any, make_study: Any, monkeypatch: Any, recorded: Any
+) -> None:
     make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
     monkeypatch.setenv("COLUMNS", "80")
     answer = ask("next", "cancer")
     assert answer.status == 0
     assert max(len(line) for line in answer.out.splitlines()) <= 80
-    for words in (
-        "cancer",
-        "more compute may be worth it",
-        "1 candidate has not run",
-        "easeml device run --study cancer",
-    ):
-        assert words in answer.out
+    recorded(answer.recorded(), "next")
     (step,) = ask("next", "--json").json
     assert (step["study"], step["tenant"], step["kind"], step["severity"]) == ("cancer", "lab", "compute", "info")
-    assert step["act"] == "train: 1 candidate has not run on the present data"
+    assert step["act"].startswith("train: 1 candidate")
     assert (step["page"], step["since"]) == ("/studies/cancer", None)
-    assert ask("next", "--needs").text == "nothing needs a person"
+    assert ask("next", "--needs", "--json").json == []
+    assert "nothing needs" in ask("next", "--needs").text
 
 
 def test_status_and_next_say_the_same(ask: Any, make_study: Any) -> None:
@@ -44,7 +41,7 @@ def test_an_unknown_study_is_an_error(ask: Any, make_study: Any) -> None:
     make_study("cancer")
     answer = ask("next", "canker")
     assert answer.status == 2
-    assert "there is no study 'canker'" in answer.err
+    assert "study 'canker'" in answer.err
 
 
 def test_words_of_others_are_no_markup_and_no_escape(ask: Any, monkeypatch: Any) -> None:

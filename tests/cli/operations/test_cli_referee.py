@@ -63,12 +63,12 @@ def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, a
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("--answer-delay", "-1"), "answer-delay must be seconds from 0 to 2592000 (30 days), got -1.0"),
-        (("--answer-hour", "25:00"), "answer-hour must be HH:MM, from 00:00 to 23:59 (UTC), got '25:00'"),
-        (("--answer-hour", "06:00", "--answer-delay", "60"), "answer-delay must be 0 where answers leave at an hour"),
-        (("--smtp", "mail", "--mail-from", "nobody"), "mail-from must be an address such as name@host"),
-        (("--bundle", "dags=/nope"), "/nope is no git repository: there is no such folder"),
-        (("--bundle", "dags=."), ". is no git repository that this account may read"),
+        (("--answer-delay", "-1"), "got -1.0"),
+        (("--answer-hour", "25:00"), "got '25:00'"),
+        (("--answer-hour", "06:00", "--answer-delay", "60"), "answer-delay must be 0"),
+        (("--smtp", "mail", "--mail-from", "nobody"), "mail-from must be"),
+        (("--bundle", "dags=/nope"), "/nope is no"),
+        (("--bundle", "dags=."), "may read"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(given: tuple[str, ...], words: str, run: Any, database: Any) -> None:

@@ -70,37 +70,30 @@ def test_every_setting_can_be_set(order: Any, nowhere: Path) -> None:
     assert SelectionConfig.from_json(back["config"]) == SelectionConfig()
 
 
-def test_settings_are_shown_and_listed(ask: Any, order: Any) -> None:
-    assert "none were set here" in ask("policy", "show").text
+def test_settings_are_shown_and_listed(ask: Any, order: Any, recorded: Any) -> None:
+    told = [ask("policy", "show")]
     assert ask("policy", "show", "--json").json["id"] is None
     assert ask("policy", "history", "--json").json == []
-    order("policy", "set", "--objective", "maxmin", "--reason", "the worst served come first")
+    order("policy", "set", "--objective", "maxmin", "--reason", "the poorest first")
     order("policy", "set", "--policy", "hybrid", "--beta-multiplier", "0.05", "--reason", "equal costs")
-    text = ask("policy", "show").text
-    for words in ("policy hybrid (default: default)", "beta_multiplier 0.05", "objective 1.0", "guard 0.1"):
-        assert words in text
-    assert "equal costs (easeml_owner, " in text
-    assert [h["reason"] for h in ask("policy", "history", "--json").json] == [
-        "equal costs",
-        "the worst served come first",
-    ]
-    text = ask("policy", "history").text
-    for words in ("equal costs", "beta_multiplier=0.05, objective=1.0", "easeml_owner"):
-        assert words in text
+    shown = ask("policy", "show", "--json").json
+    own = SelectionConfig().to_json() | {"policy": "hybrid", "beta_multiplier": 0.05, "objective": 1.0}
+    assert SelectionConfig.from_json(shown["config"]) == SelectionConfig.from_json(own)
+    listed = [(change["reason"], change["created_by"]) for change in ask("policy", "history", "--json").json]
+    assert listed == [("equal costs", "easeml_owner"), ("the poorest first", "easeml_owner")]
+    told += [ask("policy", "show"), ask("policy", "history")]
+    recorded("\n".join(answer.recorded() for answer in told), "policy")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policy", "luck", "--reason", "r"), "policy must be one of default"),
-        (
-            ("--objective", "fair", "--reason", "r"),
-            "--objective must be mean, maxmin or a number in [0, 1]; got 'fair'",
-        ),
-        (("--reason", "r"), "nothing to change; name at least one option"),
-        (("--guard", "0.2"), "Missing option '--reason'"),
-        (("--order", "missing.txt", "--reason", "r"), "--order: missing.txt cannot be read as text"),
-        (("--order", "twice.txt", "--reason", "r"), "at least one, each once"),
+        (("--policy", "luck", "--reason", "r"), "policy must be"),
+        (("--objective", "fair", "--reason", "r"), "got 'fair'"),
+        (("--reason", "r"), "nothing to change"),
+        (("--guard", "0.2"), "'--reason'"),
+        (("--order", "missing.txt", "--reason", "r"), "--order: missing.txt"),
+        (("--order", "twice.txt", "--reason", "r"), "each once"),
     ],
 )
 def test_what_cannot_be_set(order: Any, nowhere: Path, options: tuple[str, ...], message: str) -> None:
@@ -112,10 +105,8 @@ def test_what_cannot_be_set(order: Any, nowhere: Path, options: tuple[str, ...],
 
 
 def test_the_worker_reads_and_does_not_choose(ask: Any) -> None:
-    answer = ask("policy", "set", "--policy", "order", "--reason", "mine first")
-    assert answer.status == 2
-    assert "this role may not do that" in answer.err
-    assert "docs/security.md" in answer.err
+    answer = ask("policy", "set", "--policy", "order", "--reason", "mine first", "--json")
+    assert (answer.refusal, "docs/security.md" in answer.err) == ("WrongRoleError", True)
 
 
 # Backtest.
@@ -131,19 +122,19 @@ def test_a_past_is_judged_applied_and_plotted(ask: Any, order: Any, database: An
     assert (other["seed"], other["served"]) == (1, 2)
     answer = order("backtest", *QUICK, "--apply", "--plot", "past.png")
     assert (nowhere / "past.png").read_bytes().startswith(b"\x89PNG")
-    for words in ("27 results of 9 tenants with 3 candidates", "Against default", "hybrid@0.01", "Calibration"):
+    assert shown["candidates"] == 3
+    for words in ("27 results of 9", "Against default", "hybrid@0.01", "Calibration"):
         assert words in answer.text
-    assert f"{shown['message']} applied: change 1, see `easeml policy show`" in answer.text
+    assert f"{shown['message']} applied: change 1" in answer.text
     assert ask("policy", "show", "--json").json["report"]["policies"] == shown["policies"]
     assert "9 tenants" in ask("policy", "history").text
 
 
 def test_too_little_history_is_said(ask: Any, database: Any) -> None:
     fill(database, 4)
-    answer = ask("backtest")
-    assert answer.status == 0
-    assert "too little history: 4 of 4 tenants have 3 results or more, it takes 8" in answer.text
-    assert "default stays" in answer.text
+    text = ask("backtest").text
+    assert "too little history" in text
+    assert "default stays" in text
 
 
 def test_a_file_is_judged(run: Any, nowhere: Path) -> None:
@@ -151,21 +142,21 @@ def test_a_file_is_judged(run: Any, nowhere: Path) -> None:
     for name, low in (("q.csv", 0.3), ("c.csv", 0.5)):
         rows = [f"t{i}," + ",".join(map(str, rng.uniform(low, 1.0, 3).round(3))) for i in range(9)]
         (nowhere / name).write_text("\n".join(["tenant,a,b,c", *rows]) + "\n")
-    text = run("backtest", "--quality", "q.csv", "--cost", "c.csv", *QUICK).text
-    assert "The same in units of the cost table, for 3 tenants: median" in text
+    assert "the cost table" in run("backtest", "--quality", "q.csv", "--cost", "c.csv", *QUICK).text
     shown = run("backtest", "--quality", "q.csv", "--cost", "c.csv", "--cost-mode", "predicted", *QUICK, "--json").json
     assert shown["protocol"]["cost_mode"] == "predicted"
-    assert "The same in trials" in run("backtest", "--quality", "q.csv", *QUICK).text
+    text = run("backtest", "--quality", "q.csv", *QUICK).text
+    assert ("in trials" in text, "the cost table" in text) == (True, False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--cost", "c.csv"), "--cost and --cost-mode go with --quality FILE"),
-        (("--quality", "q.csv", "--apply"), "--apply goes by the installation's own history"),
-        (("--quality", "missing.csv"), "cannot be read"),
-        (("--plot", "x.doc"), "a plot's name must end in one of"),
-        ((), "there is no database"),
+        (("--cost", "c.csv"), "--quality FILE"),
+        (("--quality", "q.csv", "--apply"), "leave out --quality"),
+        (("--quality", "missing.csv"), "missing.csv"),
+        (("--plot", "x.doc"), ".png, .svg"),
+        ((), "no database"),
     ],
 )
 def test_errors_of_a_backtest(run: Any, options: tuple[str, ...], message: str) -> None:
@@ -179,7 +170,7 @@ def test_the_worker_may_not_apply(ask: Any, database: Any) -> None:
     fill(database, 9)
     answer = ask("backtest", *QUICK, "--apply")
     assert answer.status == 2
-    assert "give the address of easeml_owner" in answer.err
+    assert "easeml_owner" in answer.err
 
 
 # Explain.
@@ -196,17 +187,12 @@ def test_a_trial_is_explained(ask: Any, database: Any, make_study: Any) -> None:
     assert found["sentence"] == f"{first.reason}; it failed: no memory"
     text = ask("explain", str(first.trial_id)).text
     assert text.startswith(found["sentence"])
-    for words in (
-        "policy default, the program's own settings",
-        "expected quality",
-        "runner-up cancer/",
-        "state FAILED",
-    ):
+    for words in ("policy default, the", "expected quality", "runner-up cancer/", "state FAILED"):
         assert words in text
-    assert "runner-up nothing else was left" in ask("explain", str(second.trial_id)).text
+    assert "nothing else" in ask("explain", str(second.trial_id)).text
+    assert ask("explain", str(second.trial_id), "--json").json["batches"][0]["runner_up"] is None
     answer = ask("explain", "999")
-    assert answer.status == 2
-    assert "there is no trial 999; list them with `easeml study show STUDY`" in answer.err
+    assert (answer.status, "trial 999" in answer.err, "`easeml study show STUDY`" in answer.err) == (2, True, True)
 
 
 def test_what_a_backtest_applies_is_the_owners(run: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,5 +218,4 @@ def test_the_scheduler_decides_what_was_filed_and_refuses_another_role(run: Any,
     decided = [run("scheduler", "--once", "--database", database.url("easeml_owner")) for _ in range(2)]
     assert [(d.status, d.out) for d in decided] == [(0, "1 request decided\n"), (0, "0 requests decided\n")]
     refused = run("scheduler", "--once", "--json", "--database", database.url("easeml_referee"))
-    assert refused.status == 2
-    assert "needs that of easeml_scheduler" in refused.err
+    assert (refused.status, "easeml_scheduler" in refused.err) == (2, True)

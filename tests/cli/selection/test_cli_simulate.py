@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,16 +53,14 @@ def test_json_has_the_promised_form(run: Any, tables: tuple[str, ...]) -> None:
         assert figures["decision_microseconds"] > 0
 
 
-def test_a_table_for_people(run: Any, tables: tuple[str, ...]) -> None:
+def test_a_table_for_people(run: Any, tables: tuple[str, ...], recorded: Any) -> None:
     assert "4 candidates, 2 devices, costs known" in run("simulate", *tables, *QUICK, "--devices", "2").text
-    text = run("simulate", *tables, *QUICK).text
-    assert "3 repeats, 2 of 6 tenants served, 4 candidates, 1 device, costs known" in text
-    assert "roundrobin" in text
-    assert "clairvoyant" in text
-    assert "[share of the repeats that got there" not in text
+    text = run("simulate", *tables, *QUICK).recorded()
+    assert "[share of the" not in text
+    recorded(re.sub(r"(?s)(?<=\nFairness\n).*?(?=Regret: )", "", text), "simulate")  # has microseconds
     text = run("simulate", *tables, *QUICK, "--until", "1").text
     assert "[0 %]" in text
-    assert "[share of the repeats that got there; the others count as 100]" in text
+    assert "[share of the" in text
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_efficiency_against_fairness(run: Any, tables: tuple[str, ...], nowhere:
     assert set(answer["policies"]) == {f"default:guard={g:g}" for g in (0, 0.05, 0.1, 0.2, 0.4, 0.8)} | {"roundrobin"}
     assert (nowhere / "curve.png").stat().st_size > 1000
     text = run("simulate", *tables, *options, "--policy", "default").text
-    assert "Efficiency against fairness over the guard" in text
+    assert "over the guard" in text
 
 
 def test_a_plot(run: Any, tables: tuple[str, ...], nowhere: Path) -> None:
@@ -129,23 +128,20 @@ def test_a_plot(run: Any, tables: tuple[str, ...], nowhere: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give either quality (with cost, or all costs are 1) or a synthetic table"),
+        ((), "or all costs"),
         (("--quality", "quality.csv", "--synthetic", "SYN(1,1)"), "give either quality"),
-        (("--cost", "cost.csv", "--synthetic", "SYN(1,1)"), "a synthetic table has its costs; leave out cost"),
-        (("--synthetic", "SYN(1)"), 'a synthetic table is written "SYN(sigma_M,alpha)"'),
-        (("--quality", "nowhere.csv"), "quality table nowhere.csv cannot be read: No such file"),
-        (("--quality", "quality.csv", "--repeats", "0"), "repeats must be from 1 to 10,000, got 0"),
+        (("--cost", "cost.csv", "--synthetic", "SYN(1,1)"), "leave out cost"),
+        (("--synthetic", "SYN(1)"), '"SYN(sigma_M,alpha)"'),
+        (("--quality", "nowhere.csv"), "nowhere.csv cannot be"),
+        (("--quality", "quality.csv", "--repeats", "0"), "repeats must be"),
         (("--quality", "quality.csv", "--seed", "-1"), "seed must be >= 0"),
-        (("--quality", "quality.csv", "--losses", "a"), "--losses must be numbers separated by commas"),
-        (("--quality", "quality.csv", "--losses", "2"), "losses must be numbers in [0, 1]"),
-        (
-            ("--quality", "quality.csv", "--objective", "fair"),
-            "--objective must be mean, maxmin or a number; got 'fair'",
-        ),
-        (("--quality", "quality.csv", "--objective", "2"), "objective must be >= 0 and <= 1, got 2.0"),
-        (("--quality", "quality.csv", "--policy", "best"), "policy 'best': there is no policy 'best'; there are"),
-        (("--quality", "quality.csv", "--policy", "fcfs", "--policy", "fcfs"), "policy 'fcfs' stands there twice"),
-        (("--quality", "quality.csv", "--plot", "x.doc"), "a plot's name must end in one of .png, .svg, .pdf"),
+        (("--quality", "quality.csv", "--losses", "a"), "--losses must be"),
+        (("--quality", "quality.csv", "--losses", "2"), "[0, 1]"),
+        (("--quality", "quality.csv", "--objective", "fair"), "got 'fair'"),
+        (("--quality", "quality.csv", "--objective", "2"), "got 2.0"),
+        (("--quality", "quality.csv", "--policy", "best"), "no policy 'best'"),
+        (("--quality", "quality.csv", "--policy", "fcfs", "--policy", "fcfs"), "policy 'fcfs'"),
+        (("--quality", "quality.csv", "--plot", "x.doc"), ".png, .svg, .pdf"),
     ],
 )
 def test_errors_are_one_line(run: Any, tables: tuple[str, ...], options: tuple[str, ...], message: str) -> None:
@@ -162,7 +158,7 @@ def test_a_bad_cell_is_named(run: Any, tables: tuple[str, ...], nowhere: Path) -
     (nowhere / "quality.csv").write_text("\n".join([*text[:2], "t1,0.5,0.5,ok,0.5", *text[3:]]))
     answer = run("simulate", *tables)
     assert answer.status == 2
-    assert "quality table quality.csv, line 3 (row 't1'), column 'forest': 'ok' is not a finite number" in answer.err
+    assert "quality.csv, line 3 (row 't1'), column 'forest': 'ok'" in answer.err
 
 
 def command(*arguments: str) -> list[str]:
