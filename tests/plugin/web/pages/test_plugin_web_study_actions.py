@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import psycopg2
 import pytest
-from markupsafe import escape
+from page_reader import Page
 from sqlalchemy import Engine, event
 
 from easeml_airflow.web import live
-from easeml_airflow.web.pages.study.page import TIMES, next_trial_of
+from easeml_airflow.web.pages.study.page import TIMES, next_trial_of, page_of
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, RequestKind, TrialState
@@ -84,46 +84,71 @@ def tenant(_study, name, *, write):
     return name == "lab"
 
 
-def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, text_of):
+def view_of(database, study):
+    return page_of(study_report(database.worker, study=study), page=1, all_candidates=False)
+
+
+def stable(page):
+    """The text of a page without its dialogs, what was predicted, and how long a trial has run."""
+    told = page.recorded().partition("Withdraw a candidate")[0]
+    told = re.sub(r"\b0\.\d{4}\b(?<!0\.8100)|(?<=beat the best\n)[0-9.]+ %", "(predicted)", told)
+    return re.sub(r"[0-9.]+ \w+ of about [0-9.]+ \w+", "(time) of about (time)", told)
+
+
+def badges(page):
+    return [badge.get_text() for badge in page.soup.select(".head .badge")]
+
+
+def test_the_page_reads_as_recorded(study, run, ask_as, recorded):
+    ada = ask_as("ada", "operator")
+    recorded(stable(ada.page(f"/studies/{study}")), "study_without_a_result")
+    run(0.81)
+    run(cost=30.0, state=TrialState.FAILED, failure="no memory")
+    run(state=TrialState.RUNNING)
+    page = ada.page(f"/studies/{study}")
+    recorded(stable(page), "study")
+    dialogs = [Page(dialog).recorded() for dialog in page.soup.select("dialog:not(#d-candidate)")]
+    recorded("\n".join(dialogs), "study_dialogs")
+
+
+def test_the_page_tells_what_the_services_tell(study, run, ask_as, database):
     first = run(0.81)
     run(cost=30.0, state=TrialState.FAILED, failure=f"no memory {HOSTILE}\nTraceback of many lines")
     running = run(state=TrialState.RUNNING)
     answer = ask_as("ada", "operator").get(f"/studies/{study}")
     assert answer.status_code == 200
-    words = text_of(answer.text)
-    report = study_report(database.worker, study=study)
+    page, report, view = Page(answer.text), study_report(database.worker, study=study), view_of(database, study)
     told = Watch(database.worker).of(study)
     names = {t.trial_id: t.candidate for t in report.trials}
-    for fact in (
-        "Best so far 0.8100 accuracy.",
-        f"Running: {names[running]}, ",
-        f"Next: {told.next.candidate}, worth +{told.next.expected_improvement:.4f}",
-        f"{names[first]}, trial #{first}",
-        "2.0 min used, no budget",
-        "100.0 % of 100.0 % due, weight 1",
-        "2 of 4 tried 1 succeeded, 1 failed",
-        "nothing has beaten the first result",
-        f"{told.next.low:.4f} to {told.next.high:.4f}",
-        f"It is the first of {told.competing} candidate",
-        f"{told.next.mean:.4f}",
-        "3 so far, newest first",
-        "0.8100 best",
-        f"no memory {HOSTILE}",
-        "4 of 4 shown",
-        "sklearn:breast_cancer",
-        "Classification, compared by accuracy; 4 candidates.",
-    ):
-        assert fact in words, fact
-    assert "Traceback" not in words
+    assert (page.lead, "0.8100 accuracy" in page.lead) == (view.now[0], True)
+    assert f"Running: {names[running]}, " in page.part("p.now").text
+    assert f"Next: {told.next.candidate}, worth +{told.next.expected_improvement:.4f}" in page.part("p.now").text
+    assert "nothing has beaten" in view.plot.title
+    assert (told.competing, "only candidate" in view.next.price) == (1, True)
+    data, overall = report.data, page.part("dl.facts").facts
+    for label, fact in {
+        "Best quality": f"0.8100 accuracy {names[first]}, trial #{first}",
+        "Budget": "2.0 min used, no budget",
+        "Candidates": "2 of 4 tried 1 succeeded, 1 failed",
+        "Expected quality, 80 %": f"{told.next.low:.4f} to {told.next.high:.4f}",
+        "Training examples": str(data.train_rows),
+        "Validation examples": str(data.validation_rows),
+        "Source": "sklearn:breast_cancer",
+    }.items():
+        assert (page.facts | overall)[label] == fact, label
+    assert overall["Compute, 24 h"].startswith("100.0 % of 100.0 % due, weight 1")
+    assert page.part('[aria-label="Program"]').text == " ".join(report.study.program.split())
+    listed = page.section("Trials")
+    assert [row["Quality"] for row in listed.table] == ["none", "none", "0.8100 best"]
+    assert f"no memory {HOSTILE}" in listed.table[1]["Trial, candidate"]
+    assert "Traceback" not in answer.text
     assert HOSTILE not in answer.text
-    data = report.data
-    assert f"Training examples {data.train_rows} Validation examples {data.validation_rows}" in words
-    assert escape(report.study.program) in answer.text
-    assert answer.text.count('class="spark"') == 1
-    assert "80 % expected between" in words
-    rank_one = re.search(r'<tr class="sel">\s*<th[^>]*>([^<]*)</th>', answer.text)
-    assert rank_one.group(1) == told.next.candidate
-    assert answer.text.count('href="/dags/nightly/runs/run-1/tasks/train/mapped/0"') == 3  # ended ones as well
+    assert len(page.soup.select(".spark")) == 1
+    chosen = page.part("tr.sel")
+    assert chosen.part("th").text == told.next.candidate
+    assert chosen.part("td.q").text.startswith(f"{told.next.mean:.4f}")
+    log = 'a[href="/dags/nightly/runs/run-1/tasks/train/mapped/0"]'
+    assert len(page.soup.select(log)) == 3, "ended ones as well"
 
 
 def test_the_page_reads_its_study_in_one_transaction_of_a_few_statements(study, run, ask_as):
@@ -146,43 +171,40 @@ def test_the_page_reads_its_study_in_one_transaction_of_a_few_statements(study, 
     assert len(sent) <= 14, sent
 
 
-def test_who_waits_sees_the_place_in_the_queue_and_whether_a_referee_runs(
-    database, artifacts, study, client_of, text_of
-):
+def test_who_waits_sees_the_place_in_the_queue_and_whether_a_referee_runs(database, artifacts, study, client_of):
     def page(path=""):
         viewer = Viewer("ada", frozenset(), lambda _study, _tenant, *, write: True)
         site = Site(lambda: database.worker, lambda: artifacts, None, lambda: viewer, queue_of=queue)
-        return text_of(client_of(site).get(f"/studies/{study}{path}").text)
+        return client_of(site).page(f"/studies/{study}{path}")
 
-    assert "waits for the referee" not in page()
+    assert "(request" not in page().text
     with database.worker.begin() as tx:
         study_id = studies.get_study(tx, study).id
         asked = requests.file_request(
             tx, kind=RequestKind.REFRESH, study_id=study_id, model_id=None, arguments={}, request_key="refresh"
         )
-    waits = f"The refresh of the data (request {asked}) waits for the referee: 0 requests ahead"
-    assert f"{waits}, about 1 s." in (words := page("/submissions"))
-    assert "Trials train on" not in words
+    waits, away = f"p:-soup-contains('(request {asked})')", "no referee runs"
+    told = page("/submissions")
+    assert all(words in told.part(waits).text for words in ("0 requests ahead", "about 1 s"))
+    assert not told.has(".note.bad")
+    assert away not in told.text
     with database.referee.begin() as tx:
         for (referee,) in tx.exec_driver_sql("SELECT id FROM sealed.referees").all():
             referee_claims.beat(tx, referee, 0.0)
-    assert "Trials train on, and all requests stay filed: no referee runs since " in (words := page())
-    assert f"{waits}; no referee runs since " in words
+    told = page()
+    assert away in told.part(".note.bad").text
+    assert away in told.part(waits).text
 
 
-def test_a_study_without_a_result_says_what_comes(study, ask_as, text_of):
-    words = text_of(ask_as("ada").get(f"/studies/{study}").text)
-    for fact in ("No result yet.", "No trial yet", "no verdict", "no signal", "nothing measured yet", "0 of 4 tried"):
-        assert fact in words, fact
-
-
-def test_when_all_have_run_the_page_says_so(study, run, ask_as, text_of):
+def test_when_all_have_run_the_page_says_so(study, run, ask_as, database):
     for quality in (0.5, 0.6, 0.7, 0.8):
         run(quality)
-    words = text_of(ask_as("ada").get(f"/studies/{study}").text)
-    assert "Every candidate has run on the present data." in words
-    assert "4 trials raised the best, the last one at 6.0 device-minutes" in words
-    assert "Finished" in words
+    page = ask_as("ada").page(f"/studies/{study}")
+    assert badges(page) == ["Finished"]
+    assert "Every candidate has" in page.section("Next trial").part(".empty").text
+    title = view_of(database, study).plot.title
+    assert "4 trials raised" in title
+    assert title.endswith("6.0 device-minutes")
 
 
 def test_who_may_not_see_it_hears_nothing_of_it(study, ask_as):
@@ -201,65 +223,67 @@ def state_of(database, study):
         return studies.get_study(tx, study)
 
 
-def test_the_tenant_pauses_and_resumes_and_a_repetition_changes_nothing(study, ask_as, database, text_of):
-    mine = ask_as("ada", rights=tenant)
-    for path, state, word in (("pause", "PAUSED", "Resume"), ("resume", "ACTIVE", "Pause")):
+def test_the_tenant_pauses_and_resumes_and_a_repetition_changes_nothing(study, ask_as, database):
+    mine, path = ask_as("ada", rights=tenant), f"/studies/{study}"
+    for act, state, word in (("pause", "PAUSED", "Resume"), ("resume", "ACTIVE", "Pause")):
         for _ in range(2):
-            answer = mine.post(f"/studies/{study}/{path}")
-            assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{study}")
+            answer = mine.post(f"{path}/{act}")
+            assert (answer.status_code, answer.headers["location"]) == (303, path)
         assert state_of(database, study).state == state
-        assert word in text_of(mine.get(f"/studies/{study}").text)
-    mine.post(f"/studies/{study}/pause")
-    assert "paused: it gets no trial until it is resumed" in text_of(mine.get(f"/studies/{study}").text)
+        assert word in mine.page(path).part(".head .acts").buttons
+    mine.post(f"{path}/pause")
+    assert "study is paused" in mine.page(path).section("Next trial").text
     viewer = ask_as("vic", rights=look_only)
-    assert viewer.post(f"/studies/{study}/resume").status_code == 403
-    page = viewer.get(f"/studies/{study}").text
-    assert 'aria-disabled="true"' in page
-    assert "You may look at this study." in text_of(page)
-    assert '<form method="post"' not in page
+    assert viewer.post(f"{path}/resume").status_code == 403
+    page = viewer.page(path)
+    assert not page.actions
+    for button in page.soup.select(".head .acts button"):
+        assert (button["aria-disabled"], button["aria-describedby"]) == ("true", page.part("#why-not").soup["id"])
     assert state_of(database, study).state == "PAUSED"
 
 
-def test_the_tenant_archives_and_restores_and_a_reader_does_neither(study, ask_as, database, text_of):
-    mine, viewer = ask_as("ada", rights=tenant), ask_as("vic", rights=look_only)
-    assert mine.post(f"/studies/{study}/archive").status_code == 400  # without a reason
-    assert viewer.post(f"/studies/{study}/archive", data={"why": "over"}).status_code == 403
-    answer = mine.post(f"/studies/{study}/archive", data={"why": "a typo"})
+def test_the_tenant_archives_and_restores_and_a_reader_does_neither(study, ask_as, database, recorded):
+    mine, viewer, path = ask_as("ada", rights=tenant), ask_as("vic", rights=look_only), f"/studies/{study}"
+    assert mine.post(f"{path}/archive").status_code == 400  # without a reason
+    assert viewer.post(f"{path}/archive", data={"why": "over"}).status_code == 403
+    answer = mine.post(f"{path}/archive", data={"why": "a typo"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/archived")
     assert state_of(database, study).state == "ARCHIVED"
-    listed = text_of(mine.get("/archived").text)
-    assert study in listed
-    assert "a typo" in listed
-    assert "a typo" not in text_of(ask_as("eve", rights=nothing).get("/archived").text)
-    assert study not in text_of(mine.get("/").text)
-    page = text_of(mine.get(f"/studies/{study}").text)
-    for word in ("Archived", "Restore", "the study is archived: it gets no trial until it is restored"):
-        assert word.lower() in page.lower(), word
-    assert f"/studies/{study}%40{state_of(database, study).id}/restore" in mine.get(f"/studies/{study}").text
-    assert mine.post(f"/studies/{study}/delete", data={"why": "x"}).status_code == 409  # it has sealed data
-    assert mine.post(f"/studies/{study}/restore").status_code == 303
+    recorded(mine.page("/archived").recorded(), "archived")
+    (listed,) = mine.page("/archived").table
+    assert (study in listed["Tenant, study"], listed["Was"], listed["Why"]) == (True, "active", "a typo")
+    assert "a typo" not in ask_as("eve", rights=nothing).get("/archived").text
+    assert study not in mine.page("/").text
+    page = mine.page(path)
+    assert badges(page) == ["Archived"]
+    assert page.part(".head .acts").buttons == ["Restore"]
+    assert "study is archived" in page.section("Next trial").text
+    assert f"{path}%40{state_of(database, study).id}/restore" in page.actions
+    assert mine.post(f"{path}/delete", data={"why": "x"}).status_code == 409  # it has sealed data
+    assert mine.post(f"{path}/restore").status_code == 303
     assert state_of(database, study).state == "ACTIVE"
-    name = "tree"
-    with database.worker.begin() as tx:
-        name = studies.list_candidates(tx, state_of(database, study).id)[0].name
-    assert mine.post(f"/studies/{study}/candidates/withdraw", data={"name": name, "why": "weak"}).status_code == 303
-    assert "withdrawn" in text_of(mine.get(f"/studies/{study}").text)
+    form = mine.page(path).form(f"{path}/candidates/withdraw").fields
+    form |= {"name": mine.page(path).section("Candidates").table[0]["Candidate"], "why": "weak"}
+    assert mine.post(f"{path}/candidates/withdraw", data=form).status_code == 303
+    first = mine.page(path).section("Candidates").table[0]
+    assert first["Candidate"].startswith(f"{form['name']} withdrawn")
 
 
 def test_the_operator_sets_weight_and_limits_and_the_tenant_does_not(study, ask_as, database):
-    operator, mine = ask_as("olga", "operator", rights=nothing), ask_as("ada", rights=tenant)
+    operator, mine, path = ask_as("olga", "operator", rights=nothing), ask_as("ada", rights=tenant), f"/studies/{study}"
     limits = {"budget_hours": "0.5", "deadline": "2031-05-01T10:00", "target_quality": "0.97"}
-    assert mine.post(f"/studies/{study}/weight", data={"weight": "9", "priority": "0"}).status_code == 403
-    assert mine.post(f"/studies/{study}/stops", data=limits).status_code == 403
-    assert operator.post(f"/studies/{study}/weight", data={"weight": "2.5", "priority": "-3"}).status_code == 303
-    assert operator.post(f"/studies/{study}/stops", data=limits).status_code == 303
+    weight = {"weight": "2.5", "priority": "-3"}
+    assert mine.post(f"{path}/weight", data=weight).status_code == 403
+    assert mine.post(f"{path}/stops", data=limits).status_code == 403
+    assert operator.post(f"{path}/weight", data=weight).status_code == 303
+    assert operator.post(f"{path}/stops", data=limits).status_code == 303
     found = state_of(database, study)
     assert (found.weight, found.priority, found.budget_seconds, found.target_quality) == (2.5, -3, 1800.0, 0.97)
     assert found.deadline == datetime(2031, 5, 1, 10, tzinfo=UTC)
-    page = operator.get(f"/studies/{study}").text
-    for field in ('value="2.5"', 'value="-3"', 'value="0.5"', 'value="2031-05-01T10:00"', 'value="0.97"'):
-        assert field in page, field
-    assert operator.post(f"/studies/{study}/stops", data={}).status_code == 303
+    page = operator.page(path)
+    assert page.form(f"{path}/weight").fields == weight | {"reason": ""}
+    assert page.form(f"{path}/stops").fields == limits | {"reason": ""}
+    assert operator.post(f"{path}/stops", data={}).status_code == 303
     cleared = state_of(database, study)
     assert (cleared.budget_seconds, cleared.deadline, cleared.target_quality) == (None, None, None)
 
@@ -302,7 +326,7 @@ def test_a_candidate_joins_once_and_its_name_is_escaped(study, ask_as, database)
     )
     page = mine.get(f"/studies/{study}?all=true").text
     assert HOSTILE not in page
-    assert escape(HOSTILE) in page
+    assert HOSTILE in [row["Candidate"] for row in Page(page).section("Candidates").table]
     assert ask_as("vic", rights=look_only).post(f"/studies/{study}/candidates", data=form).status_code == 403
     other = form | {"parameters": '{"max_depth": 4}'}
     assert mine.post(f"/studies/{study}/candidates", data=other).status_code == 409
@@ -310,33 +334,38 @@ def test_a_candidate_joins_once_and_its_name_is_escaped(study, ask_as, database)
 
 def test_a_trial_is_cancelled_on_its_own_study_s_page_alone(study, run, make_study, ask_as, database):
     trial, mine = run(state=TrialState.RUNNING), ask_as("ada", rights=tenant)
-    other = make_study("other", source="sklearn:digits")
+    other, cancel = make_study("other", source="sklearn:digits"), f"/studies/{study}/trials/{trial}/cancel"
     assert mine.post(f"/studies/{other}/trials/{trial}/cancel").status_code == 404
     assert mine.post(f"/studies/{study}/trials/99999/cancel").status_code == 404
-    assert ask_as("vic", rights=look_only).post(f"/studies/{study}/trials/{trial}/cancel").status_code == 403
-    assert f"/trials/{trial}/cancel" in mine.get(f"/studies/{study}").text
+    assert ask_as("vic", rights=look_only).post(cancel).status_code == 403
+    assert cancel in mine.page(f"/studies/{study}").actions
     for _ in range(2):
-        assert mine.post(f"/studies/{study}/trials/{trial}/cancel").status_code == 303
+        assert mine.post(cancel).status_code == 303
     with database.worker.begin() as tx:
         assert trials.get_trial(tx, trial).cancel_requested
-    page = mine.get(f"/studies/{study}").text
-    assert "will be cancelled" in page
-    assert f"/trials/{trial}/cancel" not in page
+    page = mine.page(f"/studies/{study}")
+    assert "will be cancelled" in page.section("Trials").table[0]["Trial, candidate"]
+    assert cancel not in page.actions
 
 
-def test_trials_come_page_by_page(study, database, ask_as, text_of):
+def test_trials_come_page_by_page(study, database, ask_as):
     many = [{"name": f"tree-{n}", "kind": "decision_tree", "parameters": {"max_depth": n + 1}} for n in range(30)]
     add_candidates(database.worker, study=study, candidates=many)
     suggest_trials(database.worker, count=25, request_key="many")
-    first, second = (ask_as("ada").get(f"/studies/{study}?page={n}").text for n in (1, 2))
-    numbers = [[int(n) for n in re.findall(r">#(\d+) ", page)] for page in (first, second)]
+    ada, path = ask_as("ada"), f"/studies/{study}"
+    first, second = (ada.page(f"{path}?page={n}") for n in (1, 2))
+    numbers = [
+        [int(row["Trial, candidate"].split()[0].removeprefix("#")) for row in page.section("Trials").table]
+        for page in (first, second)
+    ]
     assert [len(n) for n in numbers] == [20, 5]
     assert numbers[0] + numbers[1] == sorted({*numbers[0], *numbers[1]}, reverse=True)
-    assert "Page 1 of 2" in text_of(first)
-    assert "of 34 shown" in text_of(first)
-    assert "34 of 34 shown" in text_of(ask_as("ada").get(f"/studies/{study}?all=true").text)
-    assert "No trial on this page" in text_of(ask_as("ada").get(f"/studies/{study}?page=9").text)
-    assert ask_as("ada").get(f"/studies/{study}?page=0").status_code == 400
+    assert first.section("Trials").part(".pager span").text == "Page 1 of 2"
+    forest = "What is believed"
+    assert first.section(forest).part(".pager span").text.endswith("of 34 shown")
+    assert ada.page(f"{path}?all=true").section(forest).part(".pager span").text == "34 of 34 shown"
+    assert "2 pages" in ada.page(f"{path}?page=9").section("Trials").part(".empty").text
+    assert ada.get(f"{path}?page=0").status_code == 400
 
 
 def test_the_next_trial_is_told_in_the_unit_that_decided_it():
@@ -365,17 +394,18 @@ def test_the_next_trial_is_told_in_the_unit_that_decided_it():
     assert pairs[f"Gain per device-hour {TIMES} weight 3"] == "0.0600"
     assert pairs["Price of a device-hour, in gain without weight"] == "0.0100"
     assert pairs["Chance to beat the best"] == "over 99.9 %"
-    assert price.startswith("Without weight its gain is 2.0 times the price")
+    assert "2.0 times the" in price
     assert "per device-second" in why
     shared = replace(told, candidates=(replace(first, expected_improvement=0.004),))
-    assert words(shared)[1].startswith("With what it brings to studies that share it")
+    assert "times the" not in words(shared)[1]
+    assert "share it" in words(shared)[1]
     pairs, _, why = words(replace(told, cost_aware=False, candidates=(replace(first, acquisition=0.03),)))
     assert pairs[f"Gain {TIMES} weight 3"] == "0.0300"
-    assert why == "promises most of everything that any study could run."
-    assert words(replace(told, policy="hybrid"))[2] == "is what the policy hybrid would run first."
+    assert "promises most" in why
+    assert "policy hybrid" in words(replace(told, policy="hybrid"))[2]
 
 
-def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database, text_of):
+def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database):
     ada, why = ask_as("ada", "operator"), f"the lab moves house {HOSTILE}"
     for path, form, act in (
         ("pause", {}, "study paused"),
@@ -388,7 +418,7 @@ def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database, te
         newest = audit(database.worker, study=study).events[0]
         assert (newest.act, newest.who, newest.door, newest.reason) == (act, "ada", "page", reason)
         page = ada.get("/audit").text
-        assert reason in text_of(page)
+        assert reason in Page(page).text
         assert HOSTILE not in page
         too_long = ada.post(f"/studies/{study}/{path}", data=form | {"reason": "x" * 2001})
         assert too_long.status_code == 400, path
@@ -415,9 +445,10 @@ def test_nobody_has_to_say_why(study, ask_as, database):
     assert ada.post(f"/studies/{study}/weight", data={"weight": "3", "priority": "0", "reason": " "}).status_code == 303
     assert audit(database.worker, study=study).events[0].reason is None
     waits = suggest_trials(database.worker, count=1, request_key="waits").trials[0].trial_id
-    page = ada.get(f"/studies/{study}").text
+    page = ada.page(f"/studies/{study}")
     for field in ("pause-why", "weight-why", "stops-why", "candidate-why", f"cancel-why-{waits}"):
-        assert f'<label for="{field}">Why, for the audit</label>' in page, field
+        assert "for the audit" in page.part(f"label[for={field}]").text
+        assert page.has(f"input#{field}[name=reason]:not([required])"), field
 
 
 class _Stays:
@@ -459,17 +490,16 @@ def test_an_open_page_hears_of_a_suggestion_a_start_and_every_end_and_no_device_
 
 
 def test_the_candidates_can_be_opened_by_hand(study, ask_as):
-    page = ask_as("ada").get(f"/studies/{study}").text
-    summary = re.search(r'<details class="more" id="candidates"><summary[^>]*>(.*?)</summary>', page).group(1)
-    assert '<svg class="turn"' in summary
-    assert "4, with their parameters" in summary
+    summary = ask_as("ada").page(f"/studies/{study}").part("details#candidates > summary")
+    assert summary.has("svg.turn")
+    assert summary.text.startswith("Candidates 4, ")
 
 
-def test_what_waits_for_an_implementation_is_named(make_study, ask_as, database, text_of):
+def test_what_waits_for_an_implementation_is_named(make_study, ask_as, database):
     own = [{"name": f"<i>own-{number}", "kind": "function"} for number in (1, 2)]
     study = make_study(candidates=[*own, {"name": "bayes", "kind": "gaussian_naive_bayes"}])
     suggest_trials(database.worker, count=1, request_key=next(_keys))
     answer = ask_as("ada").get(f"/studies/{study}")
-    told = "candidates <i>own-1, <i>own-2 wait for a task that executes function '<i>own' (none has asked yet; "
-    assert told in text_of(answer.text)
+    told = Page(answer.text).part("p:-soup-contains('candidates <i>own-1, <i>own-2 ')").text
+    assert "function '<i>own' (none has" in told
     assert "<i>own" not in answer.text

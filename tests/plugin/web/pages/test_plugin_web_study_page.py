@@ -23,6 +23,7 @@ from easeml_core.store.database import Store
 from easeml_core.store.tables import datasets, leases, models, studies, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
+PATH = "/studies/cancer"
 _keys = (f"key/{n}" for n in itertools.count())
 
 
@@ -95,9 +96,8 @@ def test_the_overview_and_the_page_of_a_study_tell_the_same_state(study, run, as
             tx.execute(text(f"UPDATE work.studies SET {then}"))
             tx.execute(text("ALTER TABLE work.studies ENABLE TRIGGER USER"))
     ada = ask_as("ada", "operator")
-    row = re.search(r'<td class="s">(.*?)</td>', ada.get("/").text, re.DOTALL).group(1)
-    head = re.search(r"<h1>.*?</h1>(.*?)<div class", ada.get(f"/studies/{study}").text, re.DOTALL).group(1)
-    assert [re.findall(r"</svg>([^<]+)</span>", part) for part in (row, head)] == [state, state]
+    badges = [ada.page(path).soup.select(css) for path, css in (("/", "td.s .badge"), (PATH, ".head .badge"))]
+    assert [[badge.get_text() for badge in found] for found in badges] == [state, state]
 
 
 def test_what_needs_a_person_stands_beside_the_state_with_the_words_of_the_overview():
@@ -120,15 +120,12 @@ def test_what_needs_a_person_stands_beside_the_state_with_the_words_of_the_overv
     assert marks(labels) == ("Labels wanted", None)
 
 
-def test_the_panels_tell_the_template_what_was_fed_and_the_price(study, ask_as, database, text_of):
+def test_the_panels_tell_the_template_what_was_fed_and_the_price(study, ask_as, database):
     ada = ask_as("ada", "operator")
-    words = text_of(ada.get(f"/studies/{study}").text)
-    for fact in (
-        "4 candidates. The program matches template 5a, table classification.",
-        "Switched off by refine 0 examples Last feed none",
-        "Gain below price no price is set",
-    ):
-        assert fact in words, fact
+    page = ada.page(PATH)
+    assert "template 5a, " in page.text
+    assert (page.facts["Switched off by refine"], page.facts["Last feed"]) == ("0 examples", "none")
+    assert page.facts["Gain below price"].startswith("no price")
     with database.worker.begin() as tx:
         mine = {"study_id": studies.get_study(tx, study).id, "origin": "a.csv"}
         for number in (3, 12):
@@ -139,27 +136,30 @@ def test_the_panels_tell_the_template_what_was_fed_and_the_price(study, ask_as, 
             asked = {"study_id": mine["study_id"], "hashes": named, "is_on": on, "reason": "odd", "switched_by": "ada"}
             datasets.add_switches(tx, **asked, request_key=key)
     set_policy(database.owner, changes={"price_per_second": 0.36 / 3600}, reason="devices are dear")
-    page = ada.get(f"/studies/{study}").text
-    words = text_of(page)
-    assert "Switched off by refine 1 example Last feed" in words
-    assert re.search(r"Last feed</dt><dd><time [^>]*>[^<]*</time>, 12 examples", page)
-    assert "Gain below price yes, 0.3600 a device-hour" in words
+    page = ada.page(PATH)
+    assert page.facts["Switched off by refine"] == "1 example"
+    assert page.facts["Last feed"].endswith(", 12 examples")
+    assert page.soup.find("dt", string="Last feed").find_next_sibling("dd").time
+    assert page.facts["Gain below price"] == "yes, 0.3600 a device-hour"
     set_policy(database.owner, changes={"policy": "roundrobin"}, reason="to see")
-    assert "Gain below price no, the policy is roundrobin" in text_of(ada.get(f"/studies/{study}").text)
+    assert ada.page(PATH).facts["Gain below price"].startswith("no, ")
+    assert "roundrobin" in ada.page(PATH).facts["Gain below price"]
 
 
-def test_why_a_trial_was_chosen_is_one_press_away_and_curves_have_their_scale(study, run, ask_as, text_of):
+def test_why_a_trial_was_chosen_is_one_press_away_and_curves_have_their_scale(study, run, ask_as):
     ended, ada = run(0.7), ask_as("ada")
-    page = ada.get(f"/studies/{study}").text
-    assert f'href="/studies/{study}/decisions/{ended}" class="btn quiet"' in page
-    assert "Learning curve</th>" in page
-    assert 'class="btn" href="/studies/' not in page
+    why, under_way = f"{PATH}/decisions", f'a.btn:not(.quiet)[href*="{PATH}/decisions/"]'
+    page = ada.page(PATH)
+    assert page.has(f'a.btn.quiet[href="{why}/{ended}"]')
+    assert "Learning curve" in page.section("Trials").table[0]
+    assert not page.has(under_way)
     running = run(is_running=True)
-    page = ada.get(f"/studies/{study}").text
-    assert f'<a class="btn" href="/studies/{study}/decisions/{running}">Why trial #{running}, ' in page
-    assert re.search(r'class="lc">Learning curve, 0\.5\d* to 0\.6\d*</th>', page)
+    page = ada.page(PATH)
+    assert page.part(under_way).soup["href"] == f"{why}/{running}"
+    assert page.part(under_way).text.startswith(f"Why trial #{running}, ")
+    assert re.fullmatch(r"Learning curve, 0\.5\d* to 0\.6\d*", page.part("th.lc").text)
     for trial in (ended, running):
-        assert ada.get(f"/studies/{study}/decisions/{trial}").status_code == 200
+        assert ada.get(f"{why}/{trial}").status_code == 200
 
 
 def test_candidates_are_sorted_by_a_column_and_what_has_no_number_comes_last(study, run, ask_as, database):
@@ -170,15 +170,8 @@ def test_candidates_are_sorted_by_a_column_and_what_has_no_number_comes_last(stu
     ada = ask_as("ada")
 
     def asked(sort, *, all_of_them="true"):
-        page = ada.get(f"/studies/{study}?sort={sort}&all={all_of_them}").text
-        table = page[page.index('table class="cards posterior') :]
-        table = table[: table.index("</table>")]
-        cells = [
-            re.findall(r'<th scope="row" class="n">([^<]*)<|<td class="num [^"]*">(.*?)</td>', row)
-            for row in table.split("<tr")[2:]
-        ]
-        lines = [[name or " ".join(re.sub("<[^>]*>", " ", cell).split()) for name, cell in row] for row in cells]
-        return page, lines
+        page = ada.page(f"{PATH}?sort={sort}&all={all_of_them}").section("What is believed")
+        return page, [(name, *numbers) for name, _, _, *numbers in (row.values() for row in page.table)]
 
     def number(cell):
         found = re.match(r"(?:under )?[+]?([0-9.]+)(?: (s|min|h))?", cell)
@@ -192,14 +185,14 @@ def test_candidates_are_sorted_by_a_column_and_what_has_no_number_comes_last(stu
         known = [n for n in told if n is not None]
         assert known == sorted(known, reverse=sort != "cost"), sort
         assert told[len(known) :] == [None] * (len(told) - len(known)), sort
-        way = "ascending" if sort == "cost" else "descending"
-        assert page.count("aria-sort=") == 1
-        assert re.search(rf'aria-sort="{way}"><a class="sort" id="by-{sort}" href="/studies/{study}\?sort=&amp;', page)
+        head = page.part("[aria-sort]")
+        assert head.soup["aria-sort"] == ("ascending" if sort == "cost" else "descending")
+        assert head.part(f"a#by-{sort}").soup["href"].startswith(f"{PATH}?sort=&"), "it is taken away by another press"
         assert len(asked(sort, all_of_them="false")[1]) == 12
     page, lines = asked("nonsense")
     assert [line[0] for line in lines] == usual
-    assert "aria-sort" not in page
-    assert ada.get(f"/studies/{study}?sort={'x' * 30}").status_code == 400
+    assert not page.has("[aria-sort]")
+    assert ada.get(f"{PATH}?sort={'x' * 30}").status_code == 400
 
 
 # ---- attempts: what a lost one took, and where the log is
@@ -211,15 +204,15 @@ def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask
     task = "/dags/nightly/runs/run-1/tasks/train/mapped/4"
 
     def linked(trial):
-        pages = (f"/studies/{study}", f"/studies/{study}/decisions/{trial}")
-        found = [re.findall(r'href="(/dags/[^"]*)" data-airflow', ada.get(path).text) for path in pages]
+        pages = [ada.page(path) for path in (PATH, f"{PATH}/decisions/{trial}")]
+        found = [[link["href"] for link in page.soup.select('a[href^="/dags/"][data-airflow]')] for page in pages]
         return [{link for link in links if "/tasks/" in link} for links in found]
 
     batch = "nightly/run-1/suggest/-1"
     (told,) = suggest_trials(database.worker, count=1, request_key=batch).trials
     trial = told.trial_id
     assert linked(trial) == [set(), set()]  # nobody has worked on it: the run that asked is all there is
-    assert 'href="/dags/nightly/runs/run-1" data-airflow' in ada.get(f"/studies/{study}").text
+    assert ada.page(PATH).has('a[href="/dags/nightly/runs/run-1"][data-airflow]')
     for number in (1, 2):
         worker = Store(database.url("easeml_worker"), actor=Actor("nightly/run-1/train", "task", try_number=number))
         lease = claim(worker, trial_id=trial, request_key=key)
@@ -235,7 +228,7 @@ def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask
     assert linked(trial) == [{f"{task}?try_number=2"}] * 2
 
 
-def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table(study, ask_as, database, text_of):
+def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table(study, ask_as, database):
     (told,) = suggest_trials(database.worker, count=1, request_key="nightly/run-1/suggest/-1").trials
     trial = told.trial_id
     claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
@@ -246,13 +239,14 @@ def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table
         tx.execute(text(lost), {"id": trial})
     assert expire_leases(database.worker) == [trial]
     claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
-    page = ask_as("ada").get(f"/studies/{study}").text
-    assert "20.0 min" in re.search(r'<td class="num c">([^<]*)</td>', page).group(1)
-    assert f"Running: {told.candidate}, 20.0 min" in text_of(page)
+    page = ask_as("ada").page(PATH)
+    (listed,) = page.section("Trials").table
+    assert "20.0 min" in listed["Cost"]
+    assert f"Running: {told.candidate}, 20.0 min" in page.part("p.now").text
 
 
 def test_who_works_without_airflow_has_no_log_there(study, ask_as, database):
     (told,) = suggest_trials(database.worker, count=1, request_key="laptop").trials
     lease = claim(database.worker, trial_id=told.trial_id, request_key="laptop/1")
     record_failure(database.worker, lease, "no memory")
-    assert 'href="/dags/' not in ask_as("ada").get(f"/studies/{study}").text
+    assert not ask_as("ada").page(PATH).has('[href^="/dags/"]')

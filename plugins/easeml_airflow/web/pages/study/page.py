@@ -148,6 +148,8 @@ def _price_text(believed: Beliefs, chosen: Expected) -> str:
 
 
 def _place(believed: Beliefs) -> str:
+    if believed.chosen_by and believed.competing == 1:
+        return "It is the only candidate that could run now."
     rivals, among = counted(believed.competing, "candidate"), counted(believed.studies, "study", "studies")
     over = f"of {rivals} of {among} that could run now"
     if believed.chosen_by:

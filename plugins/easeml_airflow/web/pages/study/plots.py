@@ -160,9 +160,10 @@ def _sentence(
         return "No trial has given a quality on the present data yet."
     failed = sum(p.state == TrialState.FAILED for p in points)
     first, (last, quality) = rises[0][1], rises[-1]
+    way = f"rises from {first:.4f} to {quality:.4f}" if len(rises) > 1 else f"is {quality:.4f}"
     parts = [
-        f"Quality of each of {counted(len(points), 'trial')} over {unit} spent. The best so far rises from "
-        f"{first:.4f} to {quality:.4f} after {last.spent / size:.1f} {unit}.",
+        f"Quality of each of {counted(len(points), 'trial')} over {unit} spent. The best so far {way} "
+        f"after {last.spent / size:.1f} {unit}.",
         f"{counted(failed, 'trial')} failed." if failed else "",
         f"{counted(len(coming), 'trial is', 'trials are')} running." if coming else "",
     ]
