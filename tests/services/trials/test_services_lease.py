@@ -23,6 +23,7 @@ from easeml_core.services.trials import lease as module
 from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import Checkpoint
+from easeml_core.store.tables.trials import MOST_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -362,6 +363,10 @@ def test_on_four_devices_a_second_takes_four_of_what_is_reserved_and_was_saved()
         ({"step": 2, "of": 1, "quality": 0.5}, (2, None, 0.5, None)),
         ({"step": 2, "quality": 10**400, "loss": 3}, (2, None, None, 3.0)),
         ({"step": 2, "quality": 1.5}, None),
+        ({"step": 1, "of": 1, "quality": 0}, (1, 1, 0.0, None)),
+        ({"step": MOST_STEPS, "of": 2**31 - 1, "quality": 1}, (MOST_STEPS, 2**31 - 1, 1.0, None)),
+        ({"step": MOST_STEPS + 1, "of": 2**31, "quality": 1}, None),
+        ({"step": 0, "quality": 1}, None),
         ({"step": 2, "loss": 2**63 - 1}, (2, None, None, 2.0**63)),
         ({"step": 2, "loss": 2**63}, None),
     ],
