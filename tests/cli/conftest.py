@@ -105,12 +105,18 @@ def declared(answer_kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def run() -> Callable[..., Answer]:
-    """Run a command; a bug in it is status 2, with its traceback in ``err``."""
+def breaks() -> None:
+    """This test breaks a command on purpose."""
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Callable[..., Answer]:
+    """Run a command; a fault of ours has the exit status of a refusal, and fails a test that does not expect it."""
     from easeml_core.cli.app import cli
 
     def invoke(*arguments: str, **environment: str) -> Answer:
         result = CliRunner().invoke(cli, arguments, env=environment, catch_exceptions=False)
+        assert "breaks" in request.fixturenames or "a fault of easeml" not in result.stderr, result.stderr
         return Answer(result.exit_code, result.stdout, result.stderr)
 
     return invoke

@@ -208,6 +208,7 @@ def test_a_failed_verdict_is_a_no(run: Any, nowhere: Path) -> None:
     assert (answer.status, json.loads(answer.out)["verdict"], answer.err) == (1, "FAIL", "")
 
 
+@pytest.mark.usefixtures("breaks")
 def test_a_fault_of_ours_is_no_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def stumble(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError

@@ -77,6 +77,7 @@ def test_an_error_has_a_status_of_its_own(make_study: Any, ask: Any) -> None:
         assert (answer.status, words in answer.err) == (2, True), (given, answer.err)
 
 
+@pytest.mark.usefixtures("breaks")
 @pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt, 130), (ZeroDivisionError, 2)])
 def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
     ending: type[BaseException], status: int, hand_in: Any, ask: Any, monkeypatch: pytest.MonkeyPatch

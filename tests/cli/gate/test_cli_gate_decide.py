@@ -217,6 +217,7 @@ def test_examples_that_do_not_match_are_named(run: Callable[..., Any], data: dic
     assert "old.csv lacks 'x7'" in answer.err
 
 
+@pytest.mark.usefixtures("breaks")
 def test_a_bug_or_an_interruption_is_no_fail(run: Any, data: dict[str, Any], monkeypatch: Any) -> None:
     from easeml_core.gate import judge
 

@@ -71,6 +71,7 @@ def test_waiting_ends_with_the_answer(submit: Any, referee: Any, nowhere: Path, 
     assert (refused.status, "stands now" in refused.out) == (1, True)
 
 
+@pytest.mark.usefixtures("breaks")
 @pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt, 130), (ZeroDivisionError, 2)])
 def test_neither_an_interruption_nor_a_bug_looks_like_a_fail(
     ending: type[BaseException], status: int, submit: Any, monkeypatch: pytest.MonkeyPatch
