@@ -16,7 +16,7 @@ from waiting import at_rest
 from easeml_core.errors import NotFoundError, StoreUnavailableError
 from easeml_core.store import listen
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.listen import BlockingListener, Listener, until
+from easeml_core.store.listen import BlockingListener, Listener, until, wait_here
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
 
@@ -234,6 +234,11 @@ def kill_listeners(board: Board) -> None:
         "AND application_name = 'easeml-listener'",
         board.database.name,
     )
+
+
+def test_a_look_at_intervals_finds_what_nothing_announces(board: Board) -> None:
+    looks = iter([None, None, None, 1])
+    assert wait_here(board.database.worker.dsn, "study", lambda: next(looks), seconds=5.0, poll_seconds=0.01) == 1
 
 
 def test_an_event_between_the_look_and_the_wait_is_not_slept_through(board: Board) -> None:

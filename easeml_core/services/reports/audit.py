@@ -56,12 +56,16 @@ def _limits(before: JsonObject, after: JsonObject) -> str:
 def _limit(name: str, before: Any, after: Any) -> str:
     word = _LIMITS.get(name, name.replace("_", " "))
     if name.endswith("_seconds"):
-        return f"{word} {_hours(before)} → {_hours(after)}{'' if after is None else ' device-hours'}"
+        return f"{word} {_hours(before)} → {_hours(after)}{'' if after is None else _unit(after)}"
     return f"{word} {_plain(before)} → {_plain(after)}"
 
 
 def _hours(seconds: Any) -> str:
     return "none" if seconds is None else f"{float(seconds) / 3600:,.4g}"
+
+
+def _unit(seconds: Any) -> str:
+    return " device-hour" if _hours(seconds) == "1" else " device-hours"
 
 
 def _plain(value: Any) -> str:
@@ -83,7 +87,7 @@ def hourly_text(price: float) -> str:
 
 def _registered(_: JsonObject, after: JsonObject) -> str:
     budget = after.get("budget_seconds")
-    return f"metric {after['metric']}" + (f"; budget {_hours(budget)} device-hours" if budget is not None else "")
+    return f"metric {after['metric']}" + (f"; budget {_hours(budget)}{_unit(budget)}" if budget is not None else "")
 
 
 def _set(_: JsonObject, after: JsonObject) -> str:

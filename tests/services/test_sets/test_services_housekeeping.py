@@ -20,6 +20,7 @@ from easeml_core.store.queries import assessments
 from easeml_core.store.tables import models, sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 
@@ -82,6 +83,21 @@ def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: 
     idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
     assert [idle_work.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("of the past") == 1
+
+
+def test_where_no_model_is_left_to_run_no_look_follows_at_once(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def none_left(*_: Any, **__: Any) -> Generator[None, None, int]:
+        asked.append(1)
+        yield from ()
+        return 0
+
+    monkeypatch.setattr(housekeeping, "reevaluation_steps", none_left)
+    idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
+    for _ in range(3):
+        idle_work.work()
+    assert asked == [1]
 
 
 def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_operators_and_referees_see_all(done, ask_as, recorded, role):
 def test_others_see_what_was_done_to_their_studies(done, ask_as):
     asker = ask_as("vic", rights=of_mine)
     page = asker.get("/audit?since=all")
-    assert "1 device-hours" in page.text
+    assert "1 device-hour" in page.text
     for hidden in ("rivals", "secret-project", "platform-op", "storm season", "devices are dear"):
         assert hidden not in page.text
         assert hidden not in asker.get("/audit.csv?since=all").text

@@ -421,7 +421,7 @@ def test_without_one_of_its_own_the_page_shows_the_one_that_the_policy_rests_on(
     )
     set_policy(two.owner, changes={}, reason="by backtest", report=to_json(report))
     shown = backtest_of(None, show_policy(two.worker))
-    assert "saved 1 device-hours" in shown.title
+    assert "saved 1 device-hour " in shown.title
     assert [(bar.name, bar.width, bar.value, bar.more) for bar in shown.bars] == [
         ("default", 50.0, "1", "in use"),
         ("roundrobin", 100.0, "2", "+1"),

@@ -162,7 +162,8 @@ def _title(costs: Mapping[str, float], used: str, ordered: Sequence[str]) -> str
     saved = (costs[rival] - costs[used]) / 3600
     if rival == used or abs(saved) < 1e-9:
         return f"{used} needs what {rival} needs"
-    hours = f"{abs(saved):,.3g} device-hours"
+    number = f"{abs(saved):,.3g}"
+    hours = f"{number} device-hour{'' if number == '1' else 's'}"
     verdict = f"saved {hours} against" if saved > 0 else f"cost {hours} more than"
     return f"The policy in use {verdict} {rival}"
 
