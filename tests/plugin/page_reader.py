@@ -93,13 +93,11 @@ class Page:
         for field in form.select("[name]"):
             if field.get("type") in ("radio", "checkbox") and not field.has_attr("checked"):
                 continue
-            if field.name == "select":
-                field_value = (field.select_one("option[selected]") or field.select_one("option") or field).get(
-                    "value", ""
-                )
+            if field.name == "textarea":
+                fields[str(field["name"])] = field.get_text()  # with its line breaks
             else:
-                field_value = words(field) if field.name == "textarea" else field.get("value", "")
-            fields[str(field["name"])] = str(field_value)
+                chosen = field.select_one("option[selected]") or field.select_one("option") or field
+                fields[str(field["name"])] = str(chosen.get("value", ""))
         return Form(str(form.get("method", "get")), fields)
 
     @property

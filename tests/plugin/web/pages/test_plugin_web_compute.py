@@ -80,6 +80,7 @@ def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as)
     assert shares == {"rivals": ("40.0 %", "of 75.0"), "lab": ("60.0 %", "of 25.0")}
     assert re.match("rivals .* 53 %.* lab 240 %$", view.shares_title)  # 2 of 5 hours for 3 quarters of the weight
     assert (view.shares_title in page.text, page.has("[data-open=d-rivals]")) == (True, True)
+    assert "40.0 % of 75.0" in page.part(".bars.due").text
 
 
 def test_live_devices_are_shown_to_who_sees_all_studies_and_their_free_slots_to_all(two, ask_as):
@@ -107,6 +108,8 @@ def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as):
     assert ("1 device" in first, "for you" in first, "nothing waits" in first) == (True, True, True)
     assert ("1 device" in second, "other tenants" in second) == (True, True)
     assert (view.badge, [bar.name for bar in view.shares]) == ("1 training", ["lab", "other tenants"])
+    shown = Page(page.text)
+    assert (second in shown.text, "other tenants" in shown.part(".bars.due").text) == (True, True)
     assert "mine" in page.text
     assert "rivals" not in page.text
     assert "secret-project" not in page.text

@@ -146,6 +146,7 @@ def test_a_pass_is_promoted_once_and_rolled_back_with_a_reason(judged, referee):
     assert _moves(judged) == [("promote", good, None)]
     assert _view(judged).production.now.model_id == good
     assert "in production" in _view(judged).now[0]
+    assert referee.page(PATH).lead == _view(judged).now[0]
     assert promoting not in referee.page(PATH).actions
     for model, why in ((poor, "never in production"), (good, "stands now")):
         nothing = referee.post(f"{PATH}/rollback", data={"model": str(model), "why": why, "request_key": why})
@@ -201,7 +202,10 @@ def test_a_set_is_planned_and_retired_from_the_page(judged, referee):
     assert "spring" in view.now[0]
     assert [(need.colour, "spring" in need.why) for need in view.needs] == [("bad", True)]
     assert [(row.state, bool(row.ended)) for row in view.sets] == [("planned", False), ("retired", True)]
-    assert referee.page(PATH).lead == view.now[0]
+    assert "passed" in view.now[1]
+    page = referee.page(PATH)
+    assert page.lead == view.now[0]
+    assert page.section("Sealed sets").table[1]["Ended by"] == view.sets[1].ended
     released = referee.post(f"{PATH}/release", data={"test_set": str(live.test_set_id)})
     assert released.status_code == 303
     assert gate_report(judged.database.referee, study="cancer").sets[1].state == "released"
@@ -335,7 +339,8 @@ def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee):
     assert facts.wanted == LabelWork(labels=2, conflicts=1, settled=1)
     at_desk = [need.title.split()[:2] for need in _view(judged).needs if need.href == "/labels/cancer"]
     assert at_desk == [["2", "labels"], ["1", "conflict"]]
-    assert "waits for 4 labels" in _view(judged).now[1]
+    assert "ubmission 3 waits for 4 labels" in _view(judged).now[1]
+    assert "ubmission 3" in _view(judged).needs[0].title
     assert "/labels/cancer" in referee.page(PATH).section("3 things here need a person").links.values()
 
 

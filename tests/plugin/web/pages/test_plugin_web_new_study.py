@@ -80,12 +80,13 @@ def test_mistakes_are_pointed_at_where_they_are(ask_as):
     page = Page(answer.text)
     program, condition, parts = (page.part(f"#{part}-check") for part in ("program", "condition", "parts"))
     line = next(i for i, text in enumerate(wrong.splitlines(), start=1) if "Kategory" in text)
+    assert line > 1, "the line of the mistake is cut out of several"
     assert f"Line {line}, column" in program.text
     assert "'Kategory'" in program.text
     assert "Column 13:" in condition.text
     assert ("Not so yet:" in parts.text, "what is marked" in parts.text) == (True, True)
-    code, marked, caret = (program.part(css).soup.get_text() for css in (".code", ".wrong", ".car"))
-    assert caret == " " * code.index(marked) + "^" * len(marked)
+    marked, caret = (program.part(css).soup.get_text() for css in (".wrong", ".car"))
+    assert caret == " " * wrong.splitlines()[line - 1].index(marked) + "^" * len(marked)
     assert condition.part(".car").soup.get_text() == " " * 12 + "^"
 
     refused = client.post("/new/register", data=fields | {"program": wrong})

@@ -237,7 +237,10 @@ def test_the_tenant_pauses_and_resumes_and_a_repetition_changes_nothing(study, a
     assert viewer.post(f"{path}/resume").status_code == 403
     page = viewer.page(path)
     assert not page.actions
-    for button in page.soup.select(".head .acts button"):
+    assert "may look" in page.part("#why-not").text
+    buttons = page.soup.select(".head .acts button")
+    assert len(buttons) == 5, "all acts are shown"
+    for button in buttons:
         assert (button["aria-disabled"], button["aria-describedby"]) == ("true", page.part("#why-not").soup["id"])
     assert state_of(database, study).state == "PAUSED"
 

@@ -140,6 +140,7 @@ def test_pairs_are_fed_once_and_by_those_who_may(ask_as, study, database):
     assert ask_as("eve", rights=lambda *_, write: False).post(f"{USE}/feed", data=pair).status_code == 404
     assert page.actions == {f"{USE}/feed": 2, f"{USE}/apply": 1}
     assert not viewer.page(USE).actions
+    assert "may look" in viewer.page(USE).part("#feed").text
 
 
 def test_doubtful_rows_are_switched_off_with_a_reason_and_a_refresh_takes_all(ask_as, study, database, artifacts):
