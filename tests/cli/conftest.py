@@ -50,9 +50,9 @@ class Answer:
         assert (self.status, self.out) == (2, ""), self.err
         return str(json.loads(self.err.splitlines()[-1])["kind"])
 
-    def recorded(self) -> str:
-        """What a person reads, whatever the time, as texts beside the tests keep it."""
-        assert self.status in (0, 1), self.err
+    def recorded(self, status: int = 0) -> str:
+        """What a person reads of a command that ended so, whatever the time, as texts beside the tests keep it."""
+        assert self.status == status, self.err
         shown = re.sub(f"(?<=│ ){TIME}", lambda found: "<time>".ljust(len(found[0])), self.out)  # columns stay in line
         return re.sub(" +$", "", re.sub(TIME, "<time>", shown), flags=re.MULTILINE)
 

@@ -41,9 +41,10 @@ def test_a_pass_a_fail_and_a_refusal_are_three_answers(hand_in: Any, ask: Any, r
     assert ask("model", "promote", "cancer", good, "--json").json["promoted"]
     other = ask("gate", "ask", "cancer", bad, "--condition", "n > 0.5 +/- 0.25")  # the set plans no answers for such
     assert (other.status, "--other-conditions" in other.out, "model promote" in other.out) == (1, True, False)
+    assert "leave the condition out" in " ".join(other.out.split())
     refused = ask("gate", "ask", "cancer", good, "--json")
     assert (refused.status, refused.json["answer"]["refused"]) == (1, True)
-    assert "stands now" in refused.json["answer"]["message"]
+    assert "the one that stands now" in refused.json["answer"]["message"]
 
 
 def test_a_key_brings_the_same_request_back(hand_in: Any, ask: Any, recorded: Any) -> None:

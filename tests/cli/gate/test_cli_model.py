@@ -119,6 +119,7 @@ def test_a_promotion_needs_one_ground(given: tuple[str, ...], words: str, as_ref
 def test_a_model_of_another_study_has_no_verdict_to_stand_on(as_referee: Any, handed_in: int) -> None:
     answer = as_referee("model", "promote", "cancer", str(handed_in + 1000))
     assert (answer.status, f"no model {handed_in + 1000}" in answer.err) == (2, True)
+    assert "easeml model list cancer" in answer.err
 
 
 def test_a_fail_of_the_gate_promotes_nothing_not_even_for_the_referee(

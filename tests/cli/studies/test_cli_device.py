@@ -92,6 +92,7 @@ def test_a_device_that_can_run_nothing_says_what_each_candidate_needs(
     none = ask(*run, "--slot", "cuda")
     assert (none.status, none.out) == (2, "")
     assert "slot cuda: " in none.err
+    assert "no GPU" in none.err
 
 
 def test_what_cannot_be_is_an_error(device: Any) -> None:

@@ -24,6 +24,10 @@ METER_SET = 2  # of the study "full"; its gate set is 1
 NO_SET = "study 'full' has no live meter set; the referee must seal a new one"
 
 
+RETIRED = "the sealed set is retired"
+"""What a submitter reads when the meter ends, whatever the cause: a cause would say something of sealed rows."""
+
+
 def ledger(lab: Any) -> list[Any]:
     return lab.rows("SELECT step, answer, log_level, log_cost, tolerance FROM sealed.ledger ORDER BY step")
 
@@ -249,6 +253,7 @@ def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: 
     last = answers[-1]
     assert len(answers) < 4  # before the steps were used up
     assert (last.retired, last.signal) == (True, None)
+    assert last.message == RETIRED
     assert last.alert is None  # no budget is broken; what is needed is a new set
     (alert,) = open_alerts(lab.worker, study="tight")
     assert (alert.kind, alert.over_budget, alert.purpose) == ("new-test-set", None, "meter")
@@ -274,7 +279,7 @@ def test_a_model_that_fails_on_sealed_inputs_alone_ends_the_set(lab: Any, crash:
     """Whether it runs may be any function of the sealed inputs: free of charge, 32 such submissions would fool it."""
     crash("good", method=method)
     answer = lab.meter("good")
-    assert (answer.signal, answer.retired) == (None, True)
+    assert (answer.signal, answer.retired, answer.message) == (None, True, RETIRED)
     read = report(lab)
     assert (read["errors"], read["failure"], read["why"]) == (56, "it crashed", "failure")
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=METER_SET) == "failure"

@@ -84,7 +84,7 @@ def test_a_verdict_about_what_stood_before_is_stale(lab: Any) -> None:
     assert lab.promote(first, "worse").promoted
     answer = lab.promote(second)
     assert answer.message.startswith("model 3 stands now")
-    assert "with model 1;" in answer.message
+    assert "with model 1; ask the gate again" in answer.message
     assert in_production(lab) == lab.models["full"]["worse"]
     again = lab.gate("good")  # against the one that stands now
     assert (again.symbol, again.step, again.cached) == ("pass", 3, False)

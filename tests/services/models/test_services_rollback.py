@@ -74,7 +74,7 @@ def test_a_pass_of_a_set_that_was_retired_by_hand_is_no_ground(lab: Any) -> None
     passed = lab.gate("good").request_id
     with lab.referee.begin() as tx:
         assert releases.retire_test_set(tx, 1, "by hand")
-    assert "retired by now" in lab.promote(passed).message
+    assert "retired by now; ask the gate again, on the live set" in lab.promote(passed).message
 
 
 def test_under_none_any_recorded_verdict_may_be_promoted_whatever_stands(lab: Any) -> None:

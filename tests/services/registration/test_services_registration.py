@@ -166,7 +166,7 @@ def test_pause_and_resume_may_be_repeated(lab: Any) -> None:
 
 def test_only_a_study_with_sealed_data_can_be_paused(bare: Any) -> None:
     register_study(bare.worker, **IRIS)
-    with pytest.raises(StateError, match="'iris' is REGISTERED"):
+    with pytest.raises(StateError, match=r"'iris' is REGISTERED.*can be paused; `easeml"):
         pause_study(bare.worker, study="iris", paused=True)
 
 

@@ -219,7 +219,7 @@ def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_set_has_no_name(
     lab.as_superuser("INSERT INTO work.tenants (name) VALUES ('rival')")
     lab.as_superuser("ALTER TABLE work.studies DROP CONSTRAINT studies_data_set_fkey")
     lab.as_superuser("UPDATE work.studies SET tenant_id = (SELECT max(id) FROM work.tenants) WHERE id <> 1")
-    with pytest.raises(StateError, match="another tenant"):
+    with pytest.raises(StateError, match="'1' lie in a test set of another tenant that is in use; release this"):
         release_test_set(lab.referee, lab.artifacts, test_set="1")
     retire(lab, last)
     assert release_test_set(lab.referee, lab.artifacts, test_set="1").state == "released"

@@ -262,7 +262,7 @@ def test_a_released_set_opens_no_row_that_another_set_holds(lab: Any, beside: An
     shared = "FROM sealed.registry r JOIN sealed.row_holds h ON h.row_id = r.id"
     first = lab.one(f"SELECT min(r.test_set_id) {shared}")
     retire_test_set(lab.referee, test_set=first)
-    with pytest.raises(StateError, match="lie in"):
+    with pytest.raises(StateError, match="lie in test set"):
         release_test_set(lab.referee, lab.artifacts, test_set=first)
     for (other,) in lab.rows(f"SELECT DISTINCT h.test_set_id {shared} WHERE r.test_set_id = :first", first=first):
         retire_test_set(lab.referee, test_set=other)
@@ -529,7 +529,7 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(lab: Any, beside: 
     assert len(own) + len(held) >= 0.9 * 308
     first = lab.one("SELECT min(r.test_set_id) FROM sealed.row_holds h JOIN sealed.registry r ON r.id = h.row_id")
     retire_test_set(lab.referee, test_set=first)
-    with pytest.raises(StateError, match="another tenant that"):
+    with pytest.raises(StateError, match="lie in a test set of another tenant that is in use; release this"):
         release_test_set(lab.referee, lab.artifacts, test_set=first)
 
 

@@ -161,7 +161,7 @@ def test_a_set_with_labels_of_some_examples_alone_is_no_validation_set(lab: Any,
     """They are of those that verdicts asked for, such as disagreements: no random sample of the set."""
     spring = bring()
     seal_with(lab, spring, known=299)
-    with pytest.raises(InvalidInputError, match=r"299 of .*fetch spring"):
+    with pytest.raises(InvalidInputError, match=r"299 of .*no random sample.*fetch spring"):
         from_set(lab, "spring")
     assert versions(lab) == [1]
     assert replace(lab, spring).rows == 300  # the way out: all of them with all labels
