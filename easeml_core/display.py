@@ -269,7 +269,17 @@ def device_time(seconds: float, *, of: float | None = None) -> str:
     largest = max(seconds, of or 0.0)
     size, unit = next(((size, unit) for least, size, unit in _UNITS if largest >= least), (1.0, "second"))
     numbers = [_number(seconds / size), *([] if of is None else [_number(of / size)])]
-    return f"{' of '.join(numbers)} device-{unit}{'' if numbers[-1] == '1' else 's'}"
+    return " of ".join([*numbers[:-1], with_unit(numbers[-1], f"device-{unit}")])
+
+
+def with_unit(number: str, unit: str) -> str:
+    """Return a number as it is shown with its unit, given in the singular: in the plural unless the number reads 1.
+
+    Example:
+        >>> with_unit("1", "device-hour"), with_unit("1.5", "device-hour")
+        ('1 device-hour', '1.5 device-hours')
+    """
+    return f"{number} {unit}{'' if number == '1' else 's'}"
 
 
 def _number(amount: float) -> str:

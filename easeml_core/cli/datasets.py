@@ -359,8 +359,8 @@ def replace(artifacts: str | None, database: str | None, as_json: bool, **given:
 
 def _show_left_out(found: ReplacedValidation, *, add: bool) -> None:
     repeated, known = found.duplicates, found.already if add else 0
-    counts = [f"{repeated:,} {'repeats' if repeated == 1 else 'repeat'} another row"] if repeated else []
-    counts += [f"{known:,} {'is' if known == 1 else 'are'} there already"] if known else []
+    counts = [counted(repeated, "repeats another row", "repeat another row")] if repeated else []
+    counts += [counted(known, "is there already", "are there already")] if known else []
     if counts:
         click.echo("left out: " + ", ".join(counts))
 

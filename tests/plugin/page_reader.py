@@ -64,9 +64,9 @@ class Page:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The descriptions of all terms (``dt``, ``dd``)."""
-        pairs = [(term, term.find_next_sibling("dd")) for term in self.soup.find_all("dt")]
-        return {words(term): words(description) for term, description in pairs if description is not None}
+        """The descriptions of all terms (``dt`` before ``dd``)."""
+        pairs = [(found.find_previous_sibling("dt"), found) for found in self.soup.select("dt + dd")]
+        return {words(term): words(found) for term, found in pairs if term is not None}
 
     @property
     def table(self) -> list[dict[str, str]]:
@@ -84,20 +84,20 @@ class Page:
     @property
     def actions(self) -> Counter[str]:
         """Where the forms that change something lead, and how many lead there."""
-        return Counter(str(form.get("action", "")) for form in self.soup.find_all("form") if form["method"] == "post")
+        return Counter(str(form.get("action", "")) for form in self.soup.select("form[method=post]"))
 
     def form(self, action: str) -> Form:
-        """The only form that leads there."""
+        """The only form that leads there; a button that was not pressed and what is disabled are not sent."""
         form = self._one(f'form[action="{action}"]')
         fields = {}
-        for field in form.select("[name]"):
+        for field in form.select("[name]:not(button, :disabled)"):
             if field.get("type") in ("radio", "checkbox") and not field.has_attr("checked"):
                 continue
             if field.name == "textarea":
                 fields[str(field["name"])] = field.get_text()  # with its line breaks
             else:
                 chosen = field.select_one("option[selected]") or field.select_one("option") or field
-                fields[str(field["name"])] = str(chosen.get("value", ""))
+                fields[str(field["name"])] = str(chosen.get("value", words(chosen)))
         return Form(str(form.get("method", "get")), fields)
 
     @property

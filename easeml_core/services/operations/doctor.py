@@ -40,7 +40,7 @@ from easeml_core.services.operations.checks import (
     crowding,
     strong_members,
 )
-from easeml_core.services.operations.tenant_files import closed_folders, open_folders
+from easeml_core.services.operations.tenant_files import closed_folders, may_write, open_folders
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
@@ -294,6 +294,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
         with closing(store):
             known, artifacts = installed_place(store), artifact_store(place)
             shared, closed = open_folders(store, artifacts), closed_folders(store, artifacts)
+            writable = may_write(store, artifacts)
     except EasemlError as error:
         return Check(name, "skipped", f"not compared: {error}")
     if known is None:
@@ -305,7 +306,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
     if not is_installed:
         remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
-    if not (artifacts.is_writable() or any(artifacts.of_tenant(one).is_writable() for one in artifacts.tenants())):
+    if not writable:
         found = f"this account may not write to {artifacts.place}: it can neither train nor hand in a model"
         remedy = "give it the group of the folder, or run these commands as an account that has it"
         return Check(name, "warning", found, remedy)

@@ -242,6 +242,18 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
     return "; ".join(said) or None
 
 
+def may_write(store: Store, artifacts: ArtifactStore) -> bool:
+    """Return whether this account may add files to the store or to a tenant's folder, as far as the system tells.
+
+    Args:
+        store: Any role; the folders are those of the tenants that it sees.
+        artifacts: The installation's store.
+    """
+    with store.begin() as tx:
+        tenants = [tenant.name for tenant in studies.list_tenants(tx)]
+    return artifacts.is_writable() or any(artifacts.of_tenant(tenant).is_writable() for tenant in tenants)
+
+
 def closed_folders(store: Store, artifacts: ArtifactStore) -> tuple[Path, ...]:
     """Return the tenants' folders that the group of the store's root may not use, although tenants are one team.
 

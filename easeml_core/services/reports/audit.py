@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
 from easeml_core.csv_text import GuardedWriter
+from easeml_core.display import with_unit
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.services.test_sets.lifecycle import WHY
 from easeml_core.store.queries import audit as store_audit
@@ -56,16 +57,12 @@ def _limits(before: JsonObject, after: JsonObject) -> str:
 def _limit(name: str, before: Any, after: Any) -> str:
     word = _LIMITS.get(name, name.replace("_", " "))
     if name.endswith("_seconds"):
-        return f"{word} {_hours(before)} → {_hours(after)}{'' if after is None else _unit(after)}"
+        return f"{word} {_hours(before)} → {'none' if after is None else with_unit(_hours(after), 'device-hour')}"
     return f"{word} {_plain(before)} → {_plain(after)}"
 
 
 def _hours(seconds: Any) -> str:
     return "none" if seconds is None else f"{float(seconds) / 3600:,.4g}"
-
-
-def _unit(seconds: Any) -> str:
-    return " device-hour" if _hours(seconds) == "1" else " device-hours"
 
 
 def _plain(value: Any) -> str:
@@ -87,7 +84,8 @@ def hourly_text(price: float) -> str:
 
 def _registered(_: JsonObject, after: JsonObject) -> str:
     budget = after.get("budget_seconds")
-    return f"metric {after['metric']}" + (f"; budget {_hours(budget)}{_unit(budget)}" if budget is not None else "")
+    said = f"metric {after['metric']}"
+    return said if budget is None else f"{said}; budget {with_unit(_hours(budget), 'device-hour')}"
 
 
 def _set(_: JsonObject, after: JsonObject) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,31 +20,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
 @pytest.fixture(autouse=True)
 def time_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of the gate leaves sizes for the next look that take long; here the machine may be full."""
     monkeypatch.setattr("easeml_airflow.web.pages.gate.sizes.BUDGET_SECONDS", 600.0)
-
-
-@pytest.fixture(scope="session")
-def text_of() -> Callable[[str], str]:
-    """What a person reads of a page, without tags and with single spaces."""
-
-    def text(html: str) -> str:
-        reader = _Reader()
-        reader.feed(html)
-        return " ".join(" ".join(reader.words).split())
-
-    return text
 
 
 def no_login() -> None:

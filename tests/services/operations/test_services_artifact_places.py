@@ -23,6 +23,7 @@ from easeml_core.services.operations.doctor import check_artifacts
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.location import MARKER
 from easeml_core.store.artifacts.remote import artifact_store
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,8 @@ def test_the_doctor_says_where_this_account_may_not_write(database: Any, tmp_pat
     """A team's account that may write to the folder of its tenant alone is as it should be."""
     place = ArtifactStore(tmp_path / "a")
     checked_artifacts(database.worker, place)
-    (place.of_tenant("lab").root).mkdir(parents=True)
+    with database.worker.begin() as tx:
+        studies.add_tenant(tx, name="lab")
     for writable, state in (((), "warning"), (("lab",), "ok"), (("a",), "ok")):
         # root may write everywhere
         monkeypatch.setattr(ArtifactStore, "is_writable", lambda self, names=writable: self.root.name in names)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from easeml_core.display import span
+from easeml_core.display import span, with_unit
 from easeml_core.entities import Symbol
 from easeml_core.errors import counted
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind
@@ -328,6 +328,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "sentence_case": sentence_case,
     "sentence": sentence_text,
     "count_of": counted,
+    "with_unit": with_unit,
     "time": time_tag,
     "age": age_text,
     "source": source_text,

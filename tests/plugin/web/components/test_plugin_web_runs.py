@@ -71,7 +71,7 @@ def test_nothing_is_read_of_a_task_and_a_run_but_what_is_shown(run, tmp_path):
     assert who == {("who-ran-it", run.run_id): run.triggering_user_name}
 
 
-def test_where_a_task_runs_is_told_to_operators_alone(database, ask_as, text_of, monkeypatch):
+def test_where_a_task_runs_is_told_to_operators_alone(database, ask_as, monkeypatch):
     """A worker writes the key freely, and so could name a task of anybody's."""
     asked = []
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_where_a_task_runs_is_told_to_operators_alone(database, ask_as, text_of,
         assert "rivals-box-3" not in page.text
         assert "rivals_pool" not in page.text
     assert asked == []
-    assert "rivals-box-3, pool rivals_pool" in text_of(ask_as("ada", "operator").get("/compute").text)
+    assert "rivals-box-3, pool rivals_pool" in ask_as("ada", "operator").page("/compute").text
 
 
 def test_a_page_is_shown_without_airflows_database(monkeypatch, caplog):

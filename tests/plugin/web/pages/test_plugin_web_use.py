@@ -17,6 +17,7 @@ from easeml_core.errors import ConfigError
 from easeml_core.services.datasets.feed import list_feeds
 from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.requests import file_forced_promotion
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import keep_upload
 
@@ -77,6 +78,16 @@ def test_a_row_of_a_form_is_answered_with_the_model_and_the_time(ask_as, study):
     assert "<b>wide" not in wrong.text
     nobody = client.post(USE, data=ROW | {"model": "production"})
     assert (nobody.status_code, "in production yet" in Page(nobody.text).text) == (409, True)
+
+
+def test_a_model_in_production_can_be_asked_for_a_row_and_for_a_file(ask_as, study, database):
+    said = {"who": "bob", "why": "to begin with", "request_key": "forced", "directly": True}
+    file_forced_promotion(database.referee, study=study, model_id=1, **said)
+    client = ask_as("ann", rights=looking)
+    page = client.page(USE)
+    assert page.actions == {USE: 2}
+    answer = Page(client.post(USE, data=ROW | {"model": "production"}).text)
+    assert answer.section("The answer").facts["Answered by"].startswith("model 1,")
 
 
 def test_a_file_is_answered_on_the_page_and_as_a_file(ask_as, study, database, artifacts, tmp_path):

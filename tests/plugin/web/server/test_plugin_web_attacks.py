@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 from fastapi.routing import APIRoute
+from page_reader import Page
 from PIL import Image
 from starlette.requests import Request
 
@@ -261,7 +262,7 @@ def zipped(name, content, copies=1):
     return file.getvalue()
 
 
-def test_a_small_zip_file_does_not_become_much(ask_as, make_study, text_of):
+def test_a_small_zip_file_does_not_become_much(ask_as, make_study):
     make_study("cancer")
     array = io.BytesIO()
     np.save(array, np.zeros((160_000, 30)))
@@ -269,7 +270,7 @@ def test_a_small_zip_file_does_not_become_much(ask_as, make_study, text_of):
     assert len(bomb) < 200_000
     refused = ask_as("eve").post("/studies/cancer/use", data=BASELINE, files={"file": ("x.zip", bomb)})
     assert refused.status_code == 400
-    assert "holds more than 32,000,000 bytes" in text_of(refused.text)
+    assert "holds more than 32,000,000 bytes" in Page(refused.text).text
 
 
 def test_images_that_claim_many_pixels_together_are_not_decoded(tmp_path):
@@ -292,9 +293,7 @@ def test_images_that_claim_many_pixels_together_are_not_decoded(tmp_path):
         (Isolation("a dedicated user id", ("network",)), 200),
     ],
 )
-def test_the_server_runs_no_program_that_could_read_its_environment(
-    ask_as, make_study, monkeypatch, text_of, isolation, status
-):
+def test_the_server_runs_no_program_that_could_read_its_environment(ask_as, make_study, monkeypatch, isolation, status):
     """The environment of a child is clean, but below /proc lies that of its parent, with the referee's address."""
     make_study("cancer")
     chosen = inference._model
@@ -304,7 +303,7 @@ def test_the_server_runs_no_program_that_could_read_its_environment(
     answer = ask_as("ann").post("/studies/cancer/use", data=BASELINE | {"numbers": ",".join(["1"] * 30)})
     assert answer.status_code == status
     if status == 409:
-        assert "the secrets of" in text_of(answer.text)
+        assert "the secrets of" in Page(answer.text).text
 
 
 def test_no_child_of_the_server_inherits_the_referees_address(monkeypatch):
@@ -324,11 +323,11 @@ def test_no_child_of_the_server_inherits_the_referees_address(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["ann:{}@127.0.0.1:1/easeml", "ann@127.0.0.1:1/easeml?password={}"])
-def test_no_page_shows_the_password_of_a_database_that_is_away(client_of, text_of, address):
+def test_no_page_shows_the_password_of_a_database_that_is_away(client_of, address):
     store = Store(f"postgresql://{address.format('hush')}")
     page = client_of(Site(lambda: store, away, away, lambda: Viewer("ada"))).get("/")
     assert page.status_code == 503
-    assert "cannot be reached" in text_of(page.text)
+    assert "cannot be reached" in Page(page.text).text
     assert "hush" not in f"{page.text}{store!r}"
 
 
@@ -374,22 +373,22 @@ def test_no_character_and_no_number_breaks_a_page(ask_as, make_study):
                     assert "<svg onload" not in answer.text, (method, path)
 
 
-def test_a_nul_in_a_form_is_told_and_not_an_error_of_the_server(ask_as, make_study, text_of):
+def test_a_nul_in_a_form_is_told_and_not_an_error_of_the_server(ask_as, make_study):
     make_study("cancer")
     form = {"model": "1", "request_key": "a\0b", "gate": "1"}
     answer = ask_as("ann").post("/studies/cancer/submissions", data=form)
     assert answer.status_code == 400
-    assert "neither the character NUL" in text_of(answer.text)
+    assert "neither the character NUL" in Page(answer.text).text
 
 
-def test_settings_beyond_all_counting_are_told(ask_as, artifacts, tmp_path, text_of):
+def test_settings_beyond_all_counting_are_told(ask_as, artifacts, tmp_path):
     (tmp_path / "t").write_text("\n".join(["a,b,y", *(f"{n},{n % 7},{n % 2}" for n in range(400))]))
     today = datetime.now(UTC).date()
     upload = keep_upload(artifacts, tmp_path / "t", tenant="lab", file="t.csv", today=today)
     draft = {"study": "fresh", "tenant": "lab", "source": f"csv:{upload}", "target": "y"}
     answer = ask_as("ann").post("/new/check", data=draft | {"meter_tolerance": "1e-300"})
     assert answer.status_code == 200
-    assert "tolerance must be >= 1e-9 and < 1" in text_of(answer.text)
+    assert "tolerance must be >= 1e-9 and < 1" in Page(answer.text).text
 
 
 HOSTILE = '"}]);exit()#'

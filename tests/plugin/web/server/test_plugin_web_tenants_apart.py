@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_reader import Page
 
 from easeml_airflow.web.server.auth import Viewer
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -58,14 +59,13 @@ def test_no_page_shows_a_rival_although_it_filters_nothing(
     ask_as: Callable[..., Any],
     database: Any,
     monkeypatch: pytest.MonkeyPatch,
-    text_of: Callable[[str], str],
 ) -> None:
     monkeypatch.setattr(Viewer, "sees", lambda *_: True)
     monkeypatch.setattr(Viewer, "changes", lambda *_: True)
     mallory = ask_as("mallory", rights=of_mallory)
     addresses = routes(mallory, study=RIVAL, trial=trial_of[RIVAL])
     shown = {path: mallory.get(address) for path, address in addresses.items()}
-    assert {path: text_of(page.text)[-400:] for path, page in shown.items() if page.status_code >= 500} == {}
+    assert {path: Page(page.text).text[-400:] for path, page in shown.items() if page.status_code >= 500} == {}
     about = {path for path in addresses if "{study}" in path or "{trial_id}" in path}
     assert {path for path in about if shown[path].status_code == 200} == set()
     assert {path for path in addresses.keys() - about if RIVAL in shown[path].text} == set()
@@ -76,12 +76,12 @@ def test_no_page_shows_a_rival_although_it_filters_nothing(
 
 
 def test_the_own_pages_are_the_same_and_an_operator_sees_all(
-    trial_of: dict[str, int], ask_as: Callable[..., Any], database: Any, text_of: Callable[[str], str]
+    trial_of: dict[str, int], ask_as: Callable[..., Any], database: Any
 ) -> None:
     mallory = ask_as("mallory", rights=of_mallory)
     addresses = routes(mallory, study=OWN, trial=trial_of[OWN])
     apart = {path: mallory.get(address) for path, address in addresses.items()}
-    assert {path: text_of(page.text) for path, page in apart.items() if page.status_code >= 500} == {}
+    assert {path: Page(page.text).text for path, page in apart.items() if page.status_code >= 500} == {}
     assert RIVAL in ask_as("ann", "operator").get("/").text
     with database.owner.begin() as tx:
         change(tx, "DELETE FROM work.tenant_logins")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from easeml_airflow.web.pages.compute.charts import Bar
 from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.request_limits import Turns
+from easeml_core.display import with_unit
 from easeml_core.errors import StateError, counted
 from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
 from easeml_core.store import callers
@@ -162,8 +163,7 @@ def _title(costs: Mapping[str, float], used: str, ordered: Sequence[str]) -> str
     saved = (costs[rival] - costs[used]) / 3600
     if rival == used or abs(saved) < 1e-9:
         return f"{used} needs what {rival} needs"
-    number = f"{abs(saved):,.3g}"
-    hours = f"{number} device-hour{'' if number == '1' else 's'}"
+    hours = with_unit(f"{abs(saved):,.3g}", "device-hour")
     verdict = f"saved {hours} against" if saved > 0 else f"cost {hours} more than"
     return f"The policy in use {verdict} {rival}"
 
