@@ -44,9 +44,6 @@ _HEAD = b"easeml chain head v1\n"
 def canonical(value: Any) -> bytes:
     """Encode plain JSON in one way only: keys sorted by code point, no spaces, UTF-8, numbers as Python writes them.
 
-    Raises:
-        InvalidInputError: The value is no plain JSON, or holds NaN or infinity.
-
     Example:
         >>> canonical({"b": 1.5, "a": [None, "é"]}).decode()
         '{"a":[null,"é"],"b":1.5}'
@@ -127,11 +124,7 @@ class PublicKey:
 
     @classmethod
     def parse(cls, pem: bytes, name: str = "the file") -> PublicKey:
-        """Read a public key in PEM (SubjectPublicKeyInfo).
-
-        Raises:
-            InvalidInputError: It is no Ed25519 public key in PEM.
-        """
+        """Read a public key in PEM (SubjectPublicKeyInfo)."""
         try:
             found = serialization.load_pem_public_key(pem)
         except ValueError as error:
@@ -179,11 +172,7 @@ class SigningKey:
 
     @classmethod
     def parse(cls, pem: bytes, name: str = "the file") -> SigningKey:
-        """Read an unencrypted private key in PEM (PKCS 8).
-
-        Raises:
-            InvalidInputError: It is no Ed25519 private key in PEM.
-        """
+        """Read an unencrypted private key in PEM (PKCS 8)."""
         try:
             found = serialization.load_pem_private_key(pem, password=None)
         except (TypeError, ValueError) as error:
@@ -225,14 +214,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def statement(*, subject: str, sha256: str, predicate_type: str, predicate: JsonObject) -> JsonObject:
-    """An in-toto Statement v1 about one file.
-
-    Args:
-        subject: Name of the file.
-        sha256: Its digest, 64 hexadecimal digits.
-        predicate_type: URI that names the predicate's form.
-        predicate: Plain JSON.
-    """
+    """An in-toto Statement v1 about one file."""
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": subject, "digest": {"sha256": sha256}}],
@@ -254,15 +236,7 @@ def seal_envelope(content: JsonObject, key: SigningKey) -> JsonObject:
 
 
 def open_envelope(envelope: Any, keys: Mapping[str, PublicKey]) -> JsonObject:
-    """Check an envelope's signature and give the statement.
-
-    Args:
-        envelope: DSSE envelope in JSON, as ``seal_envelope`` makes it.
-        keys: Keys that are trusted, by id; the ``keyid`` of a signature is only a hint and proves nothing.
-
-    Raises:
-        InvalidInputError: It is no envelope, no trusted key has signed it, or the payload is no in-toto statement.
-    """
+    """Check an envelope's signature and give the statement."""
     try:
         kind, payload = envelope["payloadType"], base64.b64decode(envelope["payload"], validate=True)
         signatures = [base64.b64decode(one["sig"], validate=True) for one in envelope["signatures"]]

@@ -34,13 +34,6 @@ TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 def extra_of(given: object, name: str = "extra") -> JsonObject:
     """What an extra holds; what a form left empty is not in it.
 
-    Args:
-        given: The extra, taken out of its JSON.
-        name: What errors call it.
-
-    Raises:
-        ConfigError: It is no mapping, or holds anything that is not in ``ConnectionExtra``.
-
     Example:
         >>> extra_of({"artifacts": "/srv/easeml", "sslmode": ""})
         {'artifacts': '/srv/easeml'}
@@ -59,11 +52,7 @@ sslcert, sslkey, got ['sslmod']
 
 
 def artifacts_of(extra: JsonObject, name: str = "extra") -> str:
-    """Where the artifacts lie.
-
-    Raises:
-        ConfigError: The extra names no place.
-    """
+    """Where the artifacts lie."""
     place = extra.get(ConnectionExtra.ARTIFACTS)
     wanted = "the path of a folder, or an address such as s3://BUCKET/PATH"
     require(isinstance(place, str) and place != "", f"{name}.{ConnectionExtra.ARTIFACTS}", _kind(place), wanted)
@@ -72,13 +61,6 @@ def artifacts_of(extra: JsonObject, name: str = "extra") -> str:
 
 def tls_of(extra: JsonObject, name: str = "extra") -> dict[str, str]:
     """Return the TLS parameters of libpq; libpq itself looks at the files.
-
-    Args:
-        extra: As of ``extra_of``.
-        name: What errors call it.
-
-    Raises:
-        ConfigError: The mode is none of libpq's, or what should be a path can be none.
 
     Example:
         >>> tls_of({"artifacts": "/srv/easeml", "sslmode": "require"})
@@ -103,14 +85,6 @@ def database_url(
     *, host: str, port: object, database: str, login: str, password: str | None, tls: Mapping[str, str]
 ) -> str:
     """Address of the database; never log it.
-
-    Args:
-        host: Name or number of the server.
-        port: None for PostgreSQL's own.
-        database: Name of the database.
-        login: Role.
-        password: Of the role, or None.
-        tls: As of ``tls_of``.
 
     Example:
         >>> database_url(host="::1", port=None, database="easeml", login="me", password="a b", tls={"sslcert": "/c+d"})

@@ -29,16 +29,7 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 def read_text(path: Path, refused: Refusal, *, most: int = MAX_BYTES) -> str:
-    """The text of a file or a pipe.
-
-    Args:
-        path: Where it is.
-        refused: Makes the error.
-        most: Bytes at most; no more are read, since a device or a pipe may never end.
-
-    Raises:
-        InvalidInputError: It cannot be read, is larger, or is no text in UTF-8.
-    """
+    """The text of a file or a pipe."""
     try:
         with path.open("rb") as file:
             content = file.read(most + 1)
@@ -53,11 +44,7 @@ def read_text(path: Path, refused: Refusal, *, most: int = MAX_BYTES) -> str:
 
 
 def text_of(content: bytes, refused: Refusal) -> str:
-    """The text, without a byte order mark.
-
-    Raises:
-        InvalidInputError: It is not UTF-8, or holds a zero byte.
-    """
+    """The text, without a byte order mark."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,9 +62,6 @@ def numbered_rows(
     """The line on which each row of a text, or of its lines, ends, counted from 1, and its cells.
 
     Blank lines are rows without cells.
-
-    Raises:
-        InvalidInputError: It is not well-formed CSV (RFC 4180), or a row has more than ``most_columns`` cells.
     """
     lines: Iterable[str] = io.StringIO(text, newline="") if isinstance(text, str) else text
     reader = csv.reader(lines if most_columns is None else _narrow(lines, refused, most_columns), strict=True)

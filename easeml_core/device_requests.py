@@ -69,9 +69,6 @@ class DeviceRequest:
 def request_of(device: str | None) -> DeviceRequest | None:
     """Return the request that a trial's or an offer's device stands for; None for None.
 
-    Raises:
-        ConfigError: It is none.
-
     Example:
         >>> request_of("gpu:4"), request_of("gpu/4").weight, request_of("cpu").is_plain
         (DeviceRequest(kind='gpu', count=4, parts=1), 0.25, True)
@@ -116,12 +113,7 @@ def devices_of(device: str | None) -> int:
 
 
 def require_held(device: str | None, slots: int) -> None:
-    """Raise ConfigError where a task holds fewer slots than the devices that a trial asks for.
-
-    Args:
-        device: What the trial asks for; None for one device.
-        slots: How many slots of its pool the task holds, one for each device.
-    """
+    """Raise ConfigError where a task holds fewer slots than the devices that a trial asks for."""
     count = devices_of(device)
     require(count <= slots, "pool_slots", slots, f">= {count}: a trial for {device} holds {count} devices at once")
 
@@ -134,10 +126,6 @@ def is_plain(device: str) -> bool:
 def fits(devices: Iterable[str] | None, offered: str | None) -> bool:
     """Whether a candidate with these requests may run on what is offered.
 
-    Args:
-        devices: Requests of the candidate; None for any one device.
-        offered: The device that asks for a trial; None for one whole device of whatever kind.
-
     Example:
         >>> fits(None, "cpu"), fits(None, "cpu:2"), fits(["gpu:2"], None), fits(["gpu", "gpu:2"], None)
         (True, False, False, True)
@@ -149,13 +137,6 @@ def fits(devices: Iterable[str] | None, offered: str | None) -> bool:
 
 def stored_devices(owner: str, devices: object) -> list[str] | None:
     """Return the ``devices`` of a candidate as they are stored, a list of requests; None for any one device.
-
-    Args:
-        owner: Whose they are, for errors.
-        devices: None; a list of requests; or a mapping with ``kind`` (one, or a list) and ``count`` or ``share``.
-
-    Raises:
-        ConfigError: It is none of these.
 
     Example:
         >>> stored_devices("a", {"kind": "gpu", "count": 4}), stored_devices("a", {"kind": "gpu", "share": 0.25})

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def data_frame_class() -> Any:
-    """Return ``pandas.DataFrame``.
-
-    Raises:
-        InvalidInputError: pandas is not installed.
-    """
+    """Return ``pandas.DataFrame``."""
     try:
         from pandas import DataFrame
     except ImportError as error:
@@ -38,13 +34,6 @@ def data_frame_class() -> Any:
 
 def data_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> Any:
     """Return a pandas DataFrame.
-
-    Args:
-        rows: One mapping for each row, with the same keys.
-        columns: The columns where there may be no rows; empty for the keys of the first row.
-
-    Raises:
-        InvalidInputError: pandas is not installed.
 
     Example:
         >>> data_frame([{"labels": 3}, {"labels": 4}])["labels"].tolist()
@@ -60,15 +49,7 @@ def data_series(values: Sequence[object], *, index: Any, name: str) -> Any:
 
 
 def frame_of_records(records: Sequence[Any], kind: type) -> Any:
-    """Return a pandas DataFrame of dataclasses: a column for each field, also where there are no records.
-
-    Args:
-        records: Of the class ``kind``; a word of an enumeration becomes a text.
-        kind: The dataclass.
-
-    Raises:
-        InvalidInputError: pandas is not installed.
-    """
+    """Return a pandas DataFrame of dataclasses: a column for each field, also where there are no records."""
     names = [field.name for field in fields(kind)]
     rows = [{name: _text_of_word(getattr(record, name)) for name in names} for record in records]
     return data_frame(rows, names)
@@ -80,11 +61,6 @@ def _text_of_word(value: object) -> object:
 
 def html_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> str:
     """Return an HTML table; every text is escaped, since names are users'.
-
-    Args:
-        title: Its caption; empty for none.
-        columns: Heading to the key in each row.
-        rows: The rows.
 
     Example:
         >>> html_table("", {"Name": "name"}, [{"name": "<b>"}]).count("&lt;b&gt;")
@@ -137,11 +113,7 @@ class Bar:
 
 
 def check_plot(path: Path) -> None:
-    """See that a plot can be written there, before long work begins.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed, the kind of file is unknown, or its folder is not there.
-    """
+    """See that a plot can be written there, before long work begins."""
     if path.suffix.lower() not in SUFFIXES:
         message = f"a plot's name must end in one of {', '.join(SUFFIXES)}, got {path.name!r}"
         raise InvalidInputError(message)
@@ -152,11 +124,7 @@ def check_plot(path: Path) -> None:
 
 
 def empty_figure(*, height: float = 5.0, grid: bool = True) -> tuple[Any, Any]:
-    """An empty figure, 8 by ``height`` inches, and its axes, without any window.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed.
-    """
+    """An empty figure, 8 by ``height`` inches, and its axes, without any window."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -182,11 +150,7 @@ def empty_figure(*, height: float = 5.0, grid: bool = True) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write the figure.
-
-    Raises:
-        InvalidInputError: If the file cannot be written.
-    """
+    """Write the figure."""
     try:
         figure.savefig(path)
     except OSError as error:
@@ -195,32 +159,13 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def entitle(figure: Any, finding: str, how: str) -> None:
-    """Write what was found as the title, and how in small letters at the foot.
-
-    Args:
-        figure: As of ``empty_figure``.
-        finding: A sentence that holds without the plot.
-        how: Numbers of the protocol, what bands and marks are.
-    """
+    """Write what was found as the title, and how in small letters at the foot."""
     figure.suptitle(textwrap.fill(finding, _TITLE_WIDTH), x=0.01, ha="left", fontsize=12, fontweight="bold")
     figure.supxlabel(textwrap.fill(how, _NOTE_WIDTH), x=0.01, ha="left", fontsize=9, color="#555555")
 
 
 def draw_bars(bars: Sequence[Bar], *, unit: str, finding: str, how: str) -> Any:
-    """Horizontal bars, shortest first, each with its name on the left and its figure behind it.
-
-    Args:
-        bars: At least one.
-        unit: What the bars count, for the axis.
-        finding: As of ``entitle``.
-        how: As of ``entitle``.
-
-    Returns:
-        The figure, for ``save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed.
-    """
+    """Horizontal bars, shortest first, each with its name on the left and its figure behind it."""
     shown = sorted(bars, key=lambda bar: bar.value)
     lines = sum(_named(bar).count("\n") for bar in shown)
     figure, axes = empty_figure(height=_EDGE_INCHES + _BAR_INCHES * len(shown) + 0.14 * lines, grid=False)
@@ -255,10 +200,6 @@ _UNITS = ((7200.0, 3600.0, "hour"), (120.0, 60.0, "minute"))
 
 def device_time(seconds: float, *, of: float | None = None) -> str:
     """Device time, >= 0, with its unit; where it is a part of something, both in the unit of the larger.
-
-    Args:
-        seconds: Of device time.
-        of: Of which it is a part, such as a budget; None for nothing.
 
     Example:
         >>> device_time(5220), device_time(86_400, of=86_400), device_time(2.5, of=2.5), device_time(1)

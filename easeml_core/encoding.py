@@ -51,12 +51,6 @@ def to_json(value: Any) -> Any:
     Times become RFC 3339 text, enums their values, paths text, NumPy numbers and arrays numbers and lists,
     tuples and sets lists, and numbers that JSON does not have (NaN and the infinities) null.
 
-    Args:
-        value: Of any type above, nested to any depth.
-
-    Raises:
-        TypeError: If a part has a type without a JSON form, such as a connection.
-
     Example:
         >>> from datetime import UTC, datetime
         >>> to_json({"at": datetime(2026, 1, 2, tzinfo=UTC), "scores": (0.5, None)})
@@ -66,12 +60,7 @@ def to_json(value: Any) -> Any:
 
 
 def to_stored_json(value: Any) -> Any:
-    """Return a value as JSON's own types for a column of the database: ``to_json`` without a loss.
-
-    Raises:
-        InvalidInputError: If a number is NaN or infinite: null in its place would be read as a value that is missing.
-        TypeError: As of ``to_json``.
-    """
+    """Return a value as JSON's own types for a column of the database: ``to_json`` without a loss."""
     plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_other)
     try:
         return json.loads(json.dumps(plain, allow_nan=False))
@@ -84,13 +73,6 @@ def from_json(value: Any, kind: type[T]) -> T:
     """Return a dataclass from JSON's own types: the inverse of ``to_json``.
 
     Keys without a field are left out, so that a row of a later version can be read.
-
-    Args:
-        value: What ``json.loads`` or a jsonb column gives.
-        kind: A dataclass, or any other type that JSON can stand for.
-
-    Raises:
-        ValueError: If a key without a default is missing, or a value has another type than its field.
 
     Example:
         >>> @typed_record
@@ -105,11 +87,7 @@ def from_json(value: Any, kind: type[T]) -> T:
 
 
 def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
-    """Return the JSON Schema of each type, as ``to_json`` writes it, and the definitions that they share.
-
-    Raises:
-        TypeError: If a field's type has no JSON form.
-    """
+    """Return the JSON Schema of each type, as ``to_json`` writes it, and the definitions that they share."""
     unions = _Unions()
     plain = [unions.without(kind) for kind in kinds]
     members = list(dict.fromkeys(one for alternatives in unions.alternatives.values() for one in alternatives))

@@ -59,11 +59,6 @@ def write_durably(path: Path, content: str | bytes, *, mode: int = 0o600) -> Non
     """Replace a file as a whole, or not at all, whenever the process or the machine may die.
 
     When it returns, the disk has the content under its name.
-
-    Args:
-        path: The file; its folder must exist.
-        content: The new content; a text is written in UTF-8.
-        mode: Permissions of the file, set before the first byte is written.
     """
     content = content.encode() if isinstance(content, str) else content
     with written_whole(path) as temporary, temporary.open("wb") as file:
@@ -82,10 +77,6 @@ def rename_new(folder: int, name: str, new: str) -> None:
     """Rename inside an open folder, and replace nothing, an empty folder neither: renameat2(2), RENAME_NOREPLACE.
 
     Where system or file system cannot (NFS, macOS), what gets the name in between may be replaced if it is empty.
-
-    Raises:
-        FileExistsError: The new name is taken.
-        OSError: It cannot be renamed.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -144,10 +135,6 @@ _NAME = re.compile(rf"{SCRATCH_PREFIX}[a-z-]+-(\d+)-(\d+)-(\d+)-\w+")
 @contextlib.contextmanager
 def scratch_folder(purpose: str, *, ignore_cleanup_errors: bool = False) -> Iterator[str]:
     """A new folder in TMPDIR, removed at the end of the block; the first call of a process sweeps.
-
-    Args:
-        purpose: What it is for, of small letters and ``-``; part of the name.
-        ignore_cleanup_errors: Whether what cannot be removed is left.
 
     Example:
         >>> with scratch_folder("trial") as folder:
@@ -228,17 +215,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def pack_folder(folder: Path, archive: Path, *, extra: Mapping[str, bytes], beneath: Path | None = None) -> None:
-    """Write a folder to ``archive``; ``.git`` and ``__pycache__`` are left out.
-
-    Args:
-        folder: What to pack.
-        archive: The file to write.
-        extra: Further files by name; they stand in for those of the folder.
-        beneath: From here on no link is followed, whichever process writes there at the same time; None for ``folder``.
-
-    Raises:
-        InvalidInputError: If there is a link, a device or the like, too many files, or too much in them.
-    """
+    """Write a folder to ``archive``; ``.git`` and ``__pycache__`` are left out."""
     files = {path.relative_to(folder).as_posix(): path for path in _files_in(folder)}
     own = {name: path for name, path in files.items() if name not in extra}
     pack_files(archive, own, extra=extra, beneath=beneath or folder)
@@ -268,16 +245,7 @@ def pack_files(
 
 
 def unpack(archive: Path, folder: Path, *, most_bytes: int | None = None) -> None:
-    """Unpack an archive into an empty folder.
-
-    Args:
-        archive: The file.
-        folder: The folder.
-        most_bytes: Of all files together; None for ``LARGEST_BYTES``.
-
-    Raises:
-        ArtifactError: If it is no archive, or holds a link, a name that leads elsewhere, a name twice, or too much.
-    """
+    """Unpack an archive into an empty folder."""
     most = most_bytes or LARGEST_BYTES
     try:
         with zipfile.ZipFile(archive) as packed:

@@ -21,11 +21,6 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
     import system sets a submodule as an attribute of its package, and would replace the name. A subpackage that the
     stub imports by itself is such a submodule.
 
-    Args:
-        package: The package's ``__name__``.
-        file: The package's ``__file__``; its stub is the file of the same name that ends in ``.pyi``, with imports of
-            the form ``from .module import name as name``, or ``from . import package as package``.
-
     Example:
         >>> import easeml_core.stats
         >>> "clopper_pearson" in easeml_core.stats.__all__

@@ -50,13 +50,6 @@ def without_tabs(text: str) -> str:
 def compose(text: str, *, deepest: int) -> yaml.Node | None:
     """The root node of a text of one document; None for an empty one.
 
-    Args:
-        text: YAML or JSON, of a length that the caller has bounded.
-        deepest: How deep lists and mappings may be nested, >= 1.
-
-    Raises:
-        YamlFaultError: If it is none, or has what is refused.
-
     Example:
         >>> compose("a: [1, 2]", deepest=2).tag
         'tag:yaml.org,2002:map'

@@ -66,11 +66,7 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def credential_address() -> str | None:
-    """Return the address that systemd hands a service as its credential; None for other processes.
-
-    Raises:
-        StateError: systemd names a folder of credentials, but the address in it cannot be read.
-    """
+    """Return the address that systemd hands a service as its credential; None for other processes."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not (path := Path(folder) / CREDENTIAL).exists():
         return None
@@ -228,11 +224,7 @@ def tell_gate_answer(answer: GivenAnswer) -> None:
 
 
 def numbers(option: str, text: str, allowed: str = "numbers separated by commas, such as 0.1,0.3") -> tuple[float, ...]:
-    """Return ``"0.1,0.3"`` as numbers.
-
-    Raises:
-        InvalidInputError: One of them is no number; ``allowed`` says what is.
-    """
+    """Return ``"0.1,0.3"`` as numbers."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -268,11 +260,7 @@ def read_program(path: Path) -> str:
 
 
 def read_text(path: Path, most: int | None = None) -> str:
-    """Return the text of a file; of a longer one than ``most`` characters one more, so that its reader refuses it.
-
-    Raises:
-        InvalidInputError: It cannot be read, or is no text.
-    """
+    """Return the text of a file; of a longer one than ``most`` characters one more, so that its reader refuses it."""
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(-1 if most is None else most + 1)

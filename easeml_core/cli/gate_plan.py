@@ -66,11 +66,7 @@ def plan_options(defaults: DecisionPlan) -> Callable[[Callable[..., Any]], Calla
 
 
 def power_of(text: str | None) -> float | str | None:
-    """Return ``same`` (as the level requires), or a number; None where nothing is given.
-
-    Raises:
-        InvalidInputError: It is neither.
-    """
+    """Return ``same`` (as the level requires), or a number; None where nothing is given."""
     if text is None or text == SAME:
         return text
     try:
@@ -81,11 +77,7 @@ def power_of(text: str | None) -> float | str | None:
 
 
 def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> DecisionPlan:
-    """Return the condition and the settings of ``defaults``, from a script or from options, never from both.
-
-    Raises:
-        InvalidInputError: Both or neither have the condition, or the script cannot be read.
-    """
+    """Return the condition and the settings of ``defaults``, from a script or from options, never from both."""
     named = {key: value for key, value in given.items() if value is not None}
     if script is None:
         if named.get("power") == SAME:
@@ -103,11 +95,7 @@ def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> Decisi
 
 
 def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Return ``"NAME: CONDITION"`` as pairs of texts.
-
-    Raises:
-        InvalidInputError: One has no colon or name, or a slice comes twice.
-    """
+    """Return ``"NAME: CONDITION"`` as pairs of texts."""
     pairs = []
     for text in texts:
         name, colon, source = text.partition(":")
@@ -129,18 +117,7 @@ _OPTIONS = {"changes": "--passes", "assume_disagreement": "--assume-disagreement
 
 
 def plan_both(condition: str, asked: PlannedFor, meter: str | None, share: float | None, *, as_json: bool) -> None:
-    """Print the sizes of one set and of two.
-
-    Args:
-        condition: The gate's, not parsed yet.
-        asked: What the gate's set is planned for; its reliability is that of both systems together.
-        meter: JSON with settings of the meter; what is left out is a study's default. None for all of these.
-        share: The gate's part of what may fail; None for half.
-        as_json: Instead of text.
-
-    Raises:
-        InvalidInputError: An option has no effect here, or gate and meter cannot share a set with these settings.
-    """
+    """Print the sizes of one set and of two."""
     from easeml_core.gate.condition import parse_condition
     from easeml_core.services.test_sets.planning import JointPlanReport, SetsAlternative, plan_joint
 
@@ -171,11 +148,7 @@ def plan_both(condition: str, asked: PlannedFor, meter: str | None, share: float
 
 
 def require_alone(meter: str | None, share: float | None) -> None:
-    """Refuse options of a shared set where none is planned.
-
-    Raises:
-        InvalidInputError: One was given.
-    """
+    """Refuse options of a shared set where none is planned."""
     given = [name for name, value in (("--meter", meter), ("--gate-share", share)) if value is not None]
     if given:
         message = f"{' and '.join(given)}: only with --joint, which plans one set for gate and meter"
@@ -374,11 +347,7 @@ settings_options = with_options(
 
 
 def settings_given(**given: Any) -> JsonObject:
-    """Return the settings among a command's keywords, those of the script included.
-
-    Raises:
-        InvalidInputError: Settings of gate and meter, or of options and a script, are mixed, or one cannot be read.
-    """
+    """Return the settings among a command's keywords, those of the script included."""
     gate = {name: given[name] for name in GATE_SETTINGS if given[name] is not None}
     if gate.get("power") == SAME:
         gate["power"] = None

@@ -60,11 +60,7 @@ meter_options = with_options(
 
 
 def meter_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords of ``plan_meter`` and ``MeterConfig``.
-
-    Raises:
-        InvalidInputError: A list of numbers is invalid.
-    """
+    """Return the keywords of ``plan_meter`` and ``MeterConfig``."""
     lists = {"ranges": numbers("--ranges", given["ranges"])}
     lists["tolerances"] = numbers("--tolerances", given["tolerances"]) if given["tolerances"] else ()
     return {**given, **lists}

@@ -49,11 +49,7 @@ def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]],
 
 
 def process_options(alive: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add what a process that keeps running tells others: ``--health-port``, ``--metrics-port`` and ``--log-format``.
-
-    Args:
-        alive: What the process does while it is well, for the help.
-    """
+    """Add the options of a long-running process: ``--health-port``, ``--metrics-port`` and ``--log-format``."""
     options = (
         click.option(
             "--health-port",
@@ -89,13 +85,7 @@ def show_warnings(warnings: Sequence[str]) -> None:
 
 
 def show_table(title: str, columns: Columns, entries: Sequence[Any]) -> None:
-    """Print a table, one line for each entry; on a terminal too narrow for its words, a block for each, as psql does.
-
-    Args:
-        title: Above the table.
-        columns: Heading to the field of the entry, or to a function that computes the cell from the entry.
-        entries: Dataclasses, or mappings.
-    """
+    """Print a table, one line for each entry; on a terminal too narrow for it, a block for each, as psql does."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold")

@@ -39,15 +39,7 @@ _PRIORITY = f"From {PRIORITY.least} to {PRIORITY.most}"
 
 
 def changes_of(given: Parameters, flags: Mapping[str, str]) -> Parameters:
-    """Return the settings that options name: a value, or None for those that a ``--no-...`` option removes.
-
-    Args:
-        given: Every option's value; None or False where it was not used.
-        flags: The ``--no-...`` option to the setting that it removes.
-
-    Raises:
-        UsageError: A setting is given and removed at once, or nothing is named at all.
-    """
+    """Return the settings that options name: a value, or None for those that a ``--no-...`` option removes."""
     changes = {name: value for name, value in given.items() if value is not None and name not in flags}
     for name in (setting for flag, setting in flags.items() if given[flag]):
         if name in changes:

@@ -65,14 +65,6 @@ class Target(NamedTuple):
 def target_of(columns: Mapping[str, Column], target: str, task: Task | None = None) -> Target:
     """The target that a text names: a column, or ``COLUMN>NUMBER`` for the two classes of a numeric column.
 
-    Args:
-        columns: Name to column, all of one length.
-        target: Whose column; a column called like a threshold is the column.
-        task: ``regression`` takes the numbers of the column as they are; otherwise its values are classes.
-
-    Raises:
-        InvalidInputError: If there is no such column, it has too many values for classes, or words for regression.
-
     Example:
         >>> columns = {"price": np.array([5.0, np.nan, 500.0])}
         >>> target_of(columns, "price>20").class_names
@@ -152,11 +144,7 @@ _TOKEN = r"(?u)\b\w+\b"  # noqa: S105 - a pattern
 
 
 def hashed_width(column: NDArray[Any]) -> int:
-    """``TEXT_WIDTH`` if at least half of the cells that are not missing hold a blank, else ``WORD_WIDTH``.
-
-    Args:
-        column: Text, None for missing, shape (rows,).
-    """
+    """``TEXT_WIDTH`` if at least half of the cells that are not missing hold a blank, else ``WORD_WIDTH``."""
     cells = [cell for cell in column if cell is not None]
     spaced = sum(any(map(str.isspace, cell)) for cell in cells)
     return TEXT_WIDTH if cells and 2 * spaced >= len(cells) else WORD_WIDTH
@@ -164,10 +152,6 @@ def hashed_width(column: NDArray[Any]) -> int:
 
 def hashed_text(column: NDArray[Any], width: int) -> NDArray[np.float32]:
     """The column as numbers, shape (rows, width); a missing cell is a row of zeros.
-
-    Args:
-        column: Text, None for missing, shape (rows,).
-        width: ``TEXT_WIDTH`` counts the words of a cell, any other takes the cell as one word.
 
     Example:
         >>> block = hashed_text(np.array(["red", "blue", "red", None], dtype=object), WORD_WIDTH)
@@ -234,16 +218,6 @@ def table_of_columns(
     each of them, the most frequent first; one of more words is hashed to a fixed number of columns
     (``text_columns``). Missing words are zeros. Rows without target are dropped.
 
-    Args:
-        columns: Name to column, all of one length.
-        target: Name of the column to predict, or ``NAME>NUMBER`` for the two classes of a numeric column.
-        task: ``regression`` predicts the numbers of the target; None makes classes of it.
-        split: What the rows will be divided by; its column is no input unless it is kept.
-
-    Raises:
-        InvalidInputError: If target or split is not a column, the target does not suit the task, a row has no group or
-            time, no other column is left, one is empty, or the table would grow too large.
-
     Example:
         >>> columns = {"x": np.array([1.0, 2.0, 3.0]), "price": np.array([5.0, 50.0, 500.0])}
         >>> table_of_columns(columns, "price>20").class_names
@@ -281,11 +255,7 @@ def table_of_columns(
 
 
 def split_values_of(columns: Mapping[str, Column], split: Split, target: Target) -> NDArray[Any] | None:
-    """Groups or times of the rows that have a target; None where chance divides them.
-
-    Raises:
-        InvalidInputError: If there is no such column, it is the target, or a row has no value that can be used.
-    """
+    """Groups or times of the rows that have a target; None where chance divides them."""
     if not split.column:
         return None
     if split.column not in columns or split.column == target.column:
@@ -298,15 +268,7 @@ def split_values_of(columns: Mapping[str, Column], split: Split, target: Target)
 
 
 def require_values(column: Column, number: int) -> None:
-    """Refuse a column without any value: there is nothing to learn from it, and it is most often a mistake.
-
-    Args:
-        column: The column, of the rows that have a target.
-        number: Which one, counted from 1. Its name is not told, see ``csv_source``.
-
-    Raises:
-        InvalidInputError: If every value is missing.
-    """
+    """Refuse a column without any value: there is nothing to learn from it, and it is most often a mistake."""
     missing = column == None if column.dtype == object else np.isnan(column)  # noqa: E711 - one by one, as numpy does
     if bool(np.all(missing)):
         message = f"column {number} has no value in any row that has a target; leave the column out"

@@ -31,11 +31,7 @@ MAPPED_BLOCK_CELLS = 4_000_000
 
 
 def new_rows(rows: int, features: int) -> NDArray[np.float32]:
-    """Return zeros, shape (rows, features), in a file without a name in TMPDIR.
-
-    Raises:
-        OSError: There is no room for the file.
-    """
+    """Return zeros, shape (rows, features), in a file without a name in TMPDIR."""
     with tempfile.TemporaryFile(prefix="easeml-rows-") as file:
         file.truncate(rows * features * 4)
         return np.memmap(file, dtype=np.float32, mode="r+", shape=(rows, features))
@@ -79,12 +75,7 @@ def taken(values: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
 
 
 def kept_in_place(values: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Move rows to the front of a mapped array; a view of them.
-
-    Args:
-        values: What is behind these rows is lost.
-        rows: Which, rising.
-    """
+    """Move rows to the front of a mapped array; a view of them."""
     for part in blocks(values[: len(rows)]):
         values[part] = values[rows[part]]  # none of a later block is overwritten: row i comes from i or behind it
         give_back(values)
@@ -100,15 +91,7 @@ def columns_at(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray
 
 
 def fingerprints(values: NDArray[np.float32], key: bytes = b"") -> NDArray[Any]:
-    """Return 16 bytes for each row (BLAKE2b, RFC 7693), equal for rows that are equal bit by bit.
-
-    Args:
-        values: Shape (rows, features).
-        key: At most 64 bytes; the same rows have other fingerprints under another key.
-
-    Returns:
-        Shape (rows,), items of raw bytes.
-    """
+    """Return 16 bytes for each row (BLAKE2b, RFC 7693), equal for rows that are equal bit by bit."""
     found = np.empty(len(values), dtype="V16")
     for part in blocks(values):
         rows = np.ascontiguousarray(values[part])
@@ -135,12 +118,7 @@ _LEAST_MAPPED = 1 << 22
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays block by block; the same ones give the same bytes.
-
-    Args:
-        file: Open for writing, at its beginning.
-        arrays: By name.
-    """
+    """Write arrays block by block; the same ones give the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as packed:
         for name, values in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
@@ -160,15 +138,7 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def mapped_arrays(path: Path, packed: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    """Return the large arrays of a file that can be mapped, read-only; the others are left to numpy.
-
-    Args:
-        path: Of the file.
-        packed: The same, open.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Return the large arrays of a file that can be mapped, read-only; the others are left to numpy."""
     found: dict[str, NDArray[Any]] = {}
     for entry in packed.infolist():
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size < _LEAST_MAPPED:

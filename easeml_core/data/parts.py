@@ -139,24 +139,7 @@ def divided_rows(
     hidden: NDArray[np.bool_] | None = None,
     shown: NDArray[np.bool_] | None = None,
 ) -> Rows:
-    """The rows of each part of the given sizes; the rest is ``train``.
-
-    Args:
-        raw: The table; the inputs of its rows are pairwise different.
-        sizes: Rows of ``gate``, ``meter``, ``joint``, ``direct`` (absent or 0: none) and ``validation`` (at least 1).
-        rng: Decides which row goes where; the same state gives the same parts.
-        split: By chance, by whole groups or by time (``splits``). The last two make parts larger than asked where
-            groups or equal times ask for it.
-        hidden: bool, shape (rows,): rows that are sealed elsewhere and must not be open here; None for none.
-        shown: bool, shape (rows,): rows that are open elsewhere and must not be sealed here; None for none.
-
-    Returns:
-        Parts that share no row and together are the table, but for rows of a sealed group that are open elsewhere.
-
-    Raises:
-        InvalidInputError: If a size is not known or negative, or fewer training rows are left than two per class (four
-            for regression); the message has the figures. Also if groups or times leave a class without a training row.
-    """
+    """The rows of each part of the given sizes; the rest is ``train``."""
     wanted = {name: _size(name, sizes.get(name, 0)) for name in PART_NAMES}
     unknown = sorted(set(sizes) - set(PART_NAMES))
     if unknown:
@@ -234,15 +217,7 @@ def _sides(layout: Layout) -> NDArray[np.int64]:
 
 
 def require_in_memory(rows: int, features: int) -> None:
-    """Refuse to change a training part that is too large to be held in memory, as feeds and switches do.
-
-    Args:
-        rows: Of the training part.
-        features: Of a row.
-
-    Raises:
-        InvalidInputError: It has more than ``MOST_CHANGED_CELLS`` numbers.
-    """
+    """Refuse to change a training part that is too large to be held in memory, as feeds and switches do."""
     if rows * features > MOST_CHANGED_CELLS:
         message = (
             f"the training part has {rows * features:,} numbers; only one of at most {MOST_CHANGED_CELLS:,} can be "
@@ -252,11 +227,7 @@ def require_in_memory(rows: int, features: int) -> None:
 
 
 def load_validation_labels(path: Path) -> Labels:
-    """Only the labels of the validation part, of a file that ``load_open_parts`` can read.
-
-    Raises:
-        ArtifactError: If they cannot be read.
-    """
+    """Only the labels of the validation part, of a file that ``load_open_parts`` can read."""
     try:
         with np.load(path, allow_pickle=False) as file:
             labels: Labels = file["validation_labels"]
@@ -270,9 +241,6 @@ def load_open_parts(path: Path) -> OpenParts:
 
     Inputs of more than ``LARGE_CELLS`` cells stay in the file, which is mapped: such arrays are read-only, and their
     rows come to memory when they are read.
-
-    Raises:
-        ArtifactError: If the file is missing, damaged, or its arrays do not fit together.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

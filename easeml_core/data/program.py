@@ -60,11 +60,6 @@ class TableProgram(NamedTuple):
 def program_of_table(columns: Sequence[InputColumn], target: str, classes: int) -> TableProgram:
     """The program of a table: a field for each column; of more than 2,000 columns one tensor.
 
-    Args:
-        columns: The inputs.
-        target: Name of the column to predict.
-        classes: How many it has; 0 for numbers.
-
     Example:
         >>> colour = InputColumn("colour", 2, frozenset({"red", "blue"}))
         >>> print(program_of_table([InputColumn("size"), colour], "y", 0).program)
@@ -88,13 +83,6 @@ def program_of_data(
     layout: Layout, task: Task, classes: int, target: Layout | None = None, *, name: str = ""
 ) -> Program:
     """The program of rows that are images, series, trees, or numbers without names.
-
-    Args:
-        layout: What a row stands for.
-        task: What is predicted.
-        classes: How many classes; not looked at for regression.
-        target: What an answer stands for; None for one class or number.
-        name: What the data call their one class or number; empty for no name.
 
     Example:
         >>> from easeml_core.data.layout import Layout

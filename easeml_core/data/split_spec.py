@@ -65,11 +65,7 @@ class Split(NamedTuple):
         return _BROUGHT_WARNINGS[self.kind].format(column=self.column)
 
     def require_feedable(self) -> None:
-        """Rows that are fed say nothing of their group: of a sealed one, they would teach what models are judged by.
-
-        Raises:
-            InvalidInputError: If rows are divided by group.
-        """
+        """Rows that are fed say nothing of their group: of a sealed one, they would teach what models are judged by."""
         if self.kind == "group":
             message = (
                 f"the study's rows are divided by group ({self.column}), and pairs that are fed have none: one of a "
@@ -113,9 +109,6 @@ _FED_WARNING = (
 
 def check_split(text: str | None) -> Split:
     """The way to divide rows that a text names; None and the empty text are ``rows``.
-
-    Raises:
-        InvalidInputError: If it is of no known form.
 
     Example:
         >>> check_split("group:patient")

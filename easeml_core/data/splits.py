@@ -30,21 +30,7 @@ _BEFORE_LAST = ("direct", "validation")
 def divided(
     split: Split, values: NDArray[Any] | None, sizes: Mapping[str, int], rows: int, rng: np.random.Generator
 ) -> Rows:
-    """The rows of every part.
-
-    Args:
-        split: How.
-        values: For ``group`` a number for each row's group, for ``time`` its time; shape (rows,). None for ``rows``.
-        sizes: Rows of each part but ``train``, in the order in which parts are filled; at least so many are given.
-        rows: How many there are, at least as many as the sizes together.
-        rng: Decides what chance decides.
-
-    Returns:
-        Parts that share no row and together are all rows; ``train`` is what is left.
-
-    Raises:
-        InvalidInputError: If the values are missing, or groups or equal times are too large to leave a training part.
-    """
+    """The rows of every part."""
     if split.kind == "rows":
         return at_random(rows, sizes, rng)
     if values is None or len(values) != rows:
@@ -78,14 +64,6 @@ def with_known(
 
     Divided by chance, such a row changes places with one that may lie anywhere, so that the sizes tell nothing of it.
     A group moves whole. By time the row moves alone.
-
-    Args:
-        found: Of ``divided``.
-        hidden: bool, shape ``(rows,)``: must not be open.
-        shown: bool, shape ``(rows,)``: must not be sealed; none of them is hidden.
-        split: How the rows were divided.
-        values: The groups of the rows, shape ``(rows,)``; None where there are none.
-        rng: Decides which row changes places.
     """
     sealed_parts = [name for name, rows in found.items() if name not in OPEN and len(rows)]
     part = np.full(len(hidden), list(found).index(TRAIN))
@@ -169,22 +147,14 @@ def by_time(times: NDArray[Any], sizes: Mapping[str, int], rng: np.random.Genera
 
 
 def group_numbers(column: NDArray[Any], name: str) -> NDArray[np.int64]:
-    """A number for the group of each row.
-
-    Raises:
-        InvalidInputError: If a row has none, since it may belong to any group.
-    """
+    """A number for the group of each row."""
     _require_values(column, name, "group")
     values = np.array([str(word) for word in column]) if column.dtype == object else column
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def times_of(column: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """The time of each row as a number: numbers as they are, ISO 8601 text as seconds (UTC where it names no zone).
-
-    Raises:
-        InvalidInputError: If a row has none, or text that is no time.
-    """
+    """The time of each row as a number: numbers as they are, ISO 8601 text as seconds (UTC where it names no zone)."""
     _require_values(column, name, "time")
     if column.dtype != object:
         return column.astype(np.float64)

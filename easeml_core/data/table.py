@@ -88,24 +88,6 @@ def make_table(
     kept, a label seen in training would be the one label that does not occur again; and which row is kept must not
     depend on the order of the file, which is often sorted by label.
 
-    Args:
-        inputs: Numbers, shape (rows, features); NaN is a missing value.
-        labels: Shape (rows,): whole numbers in [0, classes), or for regression any numbers that float32 can hold. With
-            a target layout shape (rows, numbers), of which some may be unknown (NaN), but not all of a row.
-        class_names: One per class; none for regression.
-        feature_names: One per column.
-        layout: What a row stands for, as many numbers as there are columns; None for a table.
-        task: What the labels are.
-        split_values: Groups or times of the rows, shape (rows,); None where there are none.
-        target_layout: What a row of labels stands for, for regression; None for one class or number a row.
-        program: What goes in and what comes out, in the names of the data; None where these have none.
-        columns: What the inputs were made of, shape (rows,) each; None where the source has no columns.
-
-    Raises:
-        ShapeError: If shapes do not fit together.
-        InvalidInputError: If an input is infinite (as float32), a label is no class or no finite number, or all labels
-            are the same.
-
     Example:
         >>> table = make_table([[1.0], [1.0], [2.0]], [0, 0, 1], class_names=("no", "yes"), feature_names=("x",))
         >>> len(table.inputs)
@@ -152,21 +134,7 @@ def table_of_mapped(
     split_values: NDArray[Any] | None,
     program: Program | None,
 ) -> RawTable:
-    """As ``make_table``, of rows in a mapped file (``mapped.py``), which become those of the table; none is copied.
-
-    Args:
-        values: float32, shape (rows, features); changed in place.
-        labels: As of ``make_table``; the others, too.
-        class_names: As there.
-        feature_names: As there.
-        task: As there.
-        split_values: As there.
-        program: As there.
-
-    Raises:
-        ShapeError: If shapes do not fit together.
-        InvalidInputError: As ``make_table``; also if a column has no value.
-    """
+    """As ``make_table``, of rows in a mapped file (``mapped.py``), which become those of the table; none is copied."""
     targets = _targets(labels, task)
     _check_shapes(values, names=len(feature_names), layout_width=values.shape[1])
     _check_target_shape(targets, len(values), task, None)
@@ -208,11 +176,7 @@ def rows_of(table: RawTable, kept: NDArray[np.intp]) -> RawTable:
 
 
 def sample_rows(table: RawTable, rows: int) -> RawTable:
-    """The table cut to ``rows`` rows drawn without replacement, always the same ones, in their order.
-
-    Raises:
-        InvalidInputError: If their labels are all the same.
-    """
+    """The table cut to ``rows`` rows drawn without replacement, always the same ones, in their order."""
     if rows >= len(table.labels):
         return table
     drawn = np.random.default_rng(_SEED).choice(len(table.labels), size=rows, replace=False)

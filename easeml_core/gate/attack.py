@@ -203,9 +203,6 @@ def attack_plan(*, examples: int, reliability: float, steps: int, adaptivity: st
         adaptivity: ``none``, ``full``, ``firstChange``, ``upTo:K`` or ``recycle``.
         mode: ``fp-free`` or ``fn-free``.
 
-    Raises:
-        ConfigError: An argument is out of range.
-
     Example:
         >>> found = attack_plan(examples=300, reliability=0.95, steps=8, adaptivity="full", mode="fp-free")
         >>> found.fooled / found.runs <= found.promised < found.naive / found.runs

@@ -86,9 +86,6 @@ def gather_evidence(
         log_level_for: ln of the level at which the clause is to be shown to hold.
         log_level_against: ln of the level at which it is to be shown not to hold.
         disagreement_bound: A in (0, 1], where the condition itself claims d < A; None where it does not.
-
-    Returns:
-        The evidence, in the unit of the clause's quantity (``condition``).
     """
     claim = claim_of(clause)
     levels = (log_level_for, log_level_against) if claim.above else (log_level_against, log_level_for)

@@ -225,15 +225,7 @@ def conjunction(verdicts: list[Verdict]) -> Verdict:
 def clause_decision(
     clause: Clause, evidence: Evidence, levels: Levels, *, examples: int, verdict: Verdict | None = None
 ) -> ClauseDecision:
-    """Turn what speaks for and against a clause into its decision.
-
-    Args:
-        clause: The clause.
-        evidence: Both sides of its quantity.
-        levels: Of its two tests.
-        examples: How many examples the evidence rests on.
-        verdict: Given where it is not the one that the evidence at this moment gives.
-    """
+    """Turn what speaks for and against a clause into its decision."""
     claim = claim_of(clause)
     sides = (evidence.above, evidence.below) if claim.above else (evidence.below, evidence.above)
     log_p_pass, log_p_fail = sides[0].log_p, sides[1].log_p

@@ -84,12 +84,6 @@ def decide_early(
         mode: Which bit UNKNOWN becomes, and so which error the giving up must not add to.
         batch: Labels between two looks, >= 1.
         conditions: As for ``decision.decide_counts``.
-
-    Returns:
-        The decision, or the positions of the labels up to the next look.
-
-    Raises:
-        InvalidInputError: If there are no examples.
     """
     matters = wanted_of(condition, old, new)
     unlabelled = count_outcomes(np.full_like(labels, -1), old, new)
@@ -213,11 +207,7 @@ def looks_of(
 
 
 def judge_looks(condition: Condition, looks: Looks, rules: EarlyRules) -> LookedUp:
-    """Judge a condition on what was counted at each look, as ``decide_early`` does on labels.
-
-    Raises:
-        InvalidInputError: The counts cannot come from one set of examples.
-    """
+    """Judge a condition on what was counted at each look, as ``decide_early`` does on labels."""
     unlabelled = Outcomes(looks.examples, None, None, None, None, looks.disagreements)
     cells = np.array(looks.cells, dtype=np.int64).reshape(-1, 5)
     before = np.array(looks.before, dtype=np.int64).reshape(-1, 5)

@@ -140,9 +140,6 @@ def exact_sizes(
         power: 1 - beta in (0, 1); None for beta = alpha. Only with ``test``.
         assume_disagreement: A bound on d in (0, 1] that nothing tests, for a condition without a clause ``d < A``.
         conditions: How many conditions the answer rests on, those of slices included, >= 1.
-
-    Returns:
-        The sizes.
     """
     clauses = condition.clauses
     clause_level, log_miss = promised_levels(
@@ -358,9 +355,6 @@ def labels_of_submission(
         mode: ``fp-free`` or ``fn-free``.
         power: As of ``exact_sizes``.
         conditions: How many conditions the answer rests on, >= 1.
-
-    Returns:
-        From 0, where predictions alone decide, to all disagreements.
 
     Example:
         >>> from easeml_core.gate.condition import parse_condition

@@ -62,12 +62,6 @@ def slices_of(conditions: Sequence[tuple[str, Condition]], names: ArrayLike) -> 
         conditions: Pairs (slice, condition), each slice once.
         names: The slice of every example, text, shape ``(n_examples,)``; other names than those asked for are allowed.
 
-    Returns:
-        The slices, in the order given.
-
-    Raises:
-        InvalidInputError: If a slice has no example: a condition that cannot be measured must not pass.
-
     Example:
         >>> from easeml_core.gate.condition import parse_condition
         >>> slices_of([("young", parse_condition("n > 0.8 +/- 0.1"))], ["old", "young", "young"])[0].members
@@ -183,21 +177,7 @@ def looks_of_submission(
 def judge_looks_of_submission(
     conditions: Sequence[Condition], looks: Sequence[Looks], *, log_level: float, mode: str, power: float | None = None
 ) -> tuple[list[LookedUp], Verdict, bool]:
-    """Judge a submission on what was counted at each look: of the set, then of its slices.
-
-    Args:
-        conditions: Of the set, then of the slices.
-        looks: As of ``looks_of_submission``, in the same order.
-        log_level: As in ``judge_predictions``.
-        mode: As in ``judge_predictions``.
-        power: As in ``judge_predictions``.
-
-    Returns:
-        What follows for each condition, the verdict, and whether it passes.
-
-    Raises:
-        InvalidInputError: The counts cannot come from one set, or leave a condition open that matters.
-    """
+    """Judge a submission on what was counted at each look: of the set, then of its slices."""
     rules = _early(log_level, mode, power, len(conditions))
     parts = [judge_looks(condition, found, rules) for condition, found in zip(conditions, looks, strict=True)]
     if not any(part.refuses for part in parts) and any(part.is_open for part in parts):

@@ -82,11 +82,6 @@ def labels_on_disagreements(condition: Condition, labels: int, disagreement: flo
 
     Where only disagreements can matter (``Condition.needs_agreements``) they are a share p of the labelled examples at
     most: p N, rounded up. A condition about the accuracy of one model by itself needs every label.
-
-    Args:
-        condition: The condition.
-        labels: N.
-        disagreement: p, the largest share of examples on which the models differ.
     """
     if labels == 0:
         return 0, "no clause needs a label"
@@ -116,9 +111,6 @@ def paper_sizes(
             (2 eps^2), which is the split size again; any other side has the range r that one example can show and is
             one-sided, N = r^2 ln(k M / delta) / (2 eps^2).
         assume_disagreement: A bound on d in (0, 1] that nothing tests; used where ``n - o`` is the whole condition.
-
-    Returns:
-        The sizes.
     """
     clause_level = log_level - math.log(len(condition.clauses))
     baseline = [_clause_size(clause, clause_level, paired=difference == "paired") for clause in condition.clauses]

@@ -81,9 +81,6 @@ def identical_models(*, accuracy: float, disagreement: float) -> NDArray[np.floa
     Returns:
         Shape ``(5,)``.
 
-    Raises:
-        ConfigError: If such models do not exist.
-
     Example:
         >>> identical_models(accuracy=0.75, disagreement=0.25)
         array([0.625, 0.125, 0.125, 0.125, 0.   ])
@@ -97,9 +94,6 @@ def identical_models(*, accuracy: float, disagreement: float) -> NDArray[np.floa
 
 def identical_to(outcomes: Outcomes) -> NDArray[np.float64]:
     """Chances of ``condition.OUTCOMES`` when two real models exchange their predictions at every example by a coin.
-
-    Args:
-        outcomes: Of the real models, with all labels.
 
     Returns:
         Shape ``(5,)``.

@@ -37,16 +37,6 @@ def alternatives_to(
     An automaton and tolerances by the worst signal are compared only where they are given; teams where there are
     several. A method that promises less, or is sound on a condition only, says so in its warnings.
 
-    Args:
-        config: The settings.
-        error_rate: As of ``plan_meter``.
-        method: The method that is left out; None for that of the settings.
-        teams: K of ``multitenant``, where the settings' method has no teams; None for that of the settings.
-        tolerances: Those of ``nonuniform``, where the settings' method has none.
-
-    Returns:
-        The plans.
-
     Example:
         >>> from easeml_core.config import MeterConfig
         >>> plans = alternatives_to(MeterConfig(ranges=(0.1, 0.3), tolerance=0.05))
@@ -227,19 +217,7 @@ def plan(
 
 
 def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: JsonObject) -> Any:
-    """Bars of the labels that each method needs for the same promise.
-
-    Args:
-        found: The plan that was asked for.
-        others: The same by all other methods.
-        settings: Ranges, tolerance, reliability and steps.
-
-    Returns:
-        The figure, for ``display.save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is missing.
-    """
+    """Bars of the labels that each method needs for the same promise."""
     bars = [Bar(plan.method, plan.labels, chosen=plan is found) for plan in (found, *others)]
     least = min(others, key=lambda plan: plan.labels, default=found)
     finding = (

@@ -36,12 +36,6 @@ def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[Met
         config: What is promised for both together.
         direct_share: Part of delta for the meter on the second validation sample, in (0, 1).
 
-    Returns:
-        Settings of the meter on the test set, and of the one on the second validation sample.
-
-    Raises:
-        ConfigError: If the share is outside its range.
-
     Example:
         >>> from easeml_core.config import MeterConfig
         >>> total, direct = split_meters(MeterConfig(reliability=0.9))

@@ -379,12 +379,6 @@ def read_history(path: Path, *, examples: int, teams: int = 1) -> list[Submitted
         path: The file.
         examples: n >= 1: no row may have more errors.
         teams: K >= 1.
-
-    Returns:
-        The submissions, at least one.
-
-    Raises:
-        InvalidInputError: If the file cannot be read; says row (the header is row 1), column and value.
     """
 
     def refused(what: str) -> InvalidInputError:
@@ -453,14 +447,7 @@ _WHY = {"tolerance": "one more answer would be too vague", "steps": "all submiss
 
 
 def draw_replay(found: Replay, config: MeterConfig) -> Any:
-    """The measured gaps of the answered submissions, each with its tolerance, and the ranges behind them.
-
-    Returns:
-        The figure, for ``display.save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is missing.
-    """
+    """The measured gaps of the answered submissions, each with its tolerance, and the ranges behind them."""
     figure, axes = empty_figure(height=4.8, grid=False)
     gaps = [reading.gap for _, reading in found.readings]
     tolerances = [reading.tolerance_now for _, reading in found.readings]

@@ -60,10 +60,6 @@ def next_log_level(config: MeterConfig, *, step: int, log_weight: float, worst: 
 
     Returns:
         A number < 0.
-
-    Raises:
-        ConfigError: If boundaries must be the same distance apart and are not. Whether a count is right for the
-            ranges is checked by ``planner.check_ranges``.
     """
     log_delta = math.log1p(-config.reliability)
     if config.method == "path-adaptive":
@@ -94,9 +90,6 @@ def next_signal_probabilities(developer: str, signals: int, answers: Sequence[in
         developer: ``any``, ``kt`` or ``sticky``.
         signals: m >= 2.
         answers: Signals so far; before the first, ``sticky`` expects range 1.
-
-    Returns:
-        m positive numbers with sum 1.
 
     Example:
         >>> next_signal_probabilities("kt", 2, [1, 1, 1])

@@ -75,12 +75,6 @@ def parse_rule(text: str, signals: int) -> BudgetRule:
         text: E.g. ``two yellow in a row``.
         signals: m >= 2.
 
-    Returns:
-        The rule.
-
-    Raises:
-        InvalidInputError: It is no such rule, or can never be broken, or always is.
-
     Example:
         >>> rule = parse_rule("two yellow in a row", 3)
         >>> [rule.broken_by(answers) for answers in ([2], [2, 1], [1, 2, 2], [3, 2])]

@@ -130,15 +130,6 @@ def plan_meter(
 def plan_config(config: MeterConfig, *, error_rate: float | None = None, method: str | None = None) -> MeterPlan:
     """The plan of a meter with these settings.
 
-    Args:
-        config: The settings.
-        error_rate: As of ``plan_meter``.
-        method: Instead of the settings' own, a method that can only be planned with: ``fresh``, ``score`` or
-            ``non-adaptive``.
-
-    Raises:
-        ConfigError: As of ``plan_meter``.
-
     Example:
         >>> from easeml_core.config import MeterConfig
         >>> plan_config(MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, method="ratchet", tail="hoeffding")).labels
@@ -164,11 +155,7 @@ def plan_config(config: MeterConfig, *, error_rate: float | None = None, method:
 
 
 def tree_of(config: MeterConfig) -> Tree:
-    """What the number of nodes depends on.
-
-    Raises:
-        ConfigError: If boundaries that must be the same distance apart are not, or an automaton is none.
-    """
+    """What the number of nodes depends on."""
     signals = len(config.ranges) + 1
     if config.method == "automaton":
         found = Automaton(config.automaton)
@@ -207,9 +194,6 @@ def validation_minimum(*, ranges: Sequence[float], reliability: float) -> int | 
 
     Returns:
         n_val >= 1, or None when b_1 <= 0, where no size is enough.
-
-    Raises:
-        ConfigError: If there is no boundary, or the reliability is outside its range.
 
     Example:
         >>> validation_minimum(ranges=(0.05,), reliability=0.99)

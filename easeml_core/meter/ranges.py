@@ -38,15 +38,6 @@ def exact(value: float | Fraction) -> Fraction:
     Numerics: fractions of denominators up to 10^6 lie at least 10^-12 apart, so at most one is within 10^-13 of the
     value, and what rounding did to it (``1 - 0.9``) is undone. Other floats are taken as they are. Order is kept.
 
-    Args:
-        value: A finite number.
-
-    Returns:
-        The fraction.
-
-    Raises:
-        ConfigError: If the value is not finite.
-
     Example:
         >>> exact(0.1), exact(1 - 0.9), exact(1 / 3)
         (Fraction(1, 10), Fraction(1, 10), Fraction(1, 3))
@@ -65,12 +56,6 @@ def signal_of(gap: float | Fraction, ranges: Sequence[float | Fraction]) -> int:
     Args:
         gap: Loss on the sealed set minus loss on the validation set, in [-1, 1]; below zero it is in range 1.
         ranges: Inner boundaries b_1 < ... < b_{m-1}.
-
-    Returns:
-        The signal. It never falls when the gap grows.
-
-    Raises:
-        ConfigError: If the gap is not a finite number.
 
     Example:
         >>> [signal_of(gap, (0.1, 0.3)) for gap in (-0.5, 0.1, 0.1001, 0.3, 0.9)]
@@ -128,9 +113,6 @@ _NEEDS = "at least two boundaries, all the same distance apart, for the method '
 def grid_width(ranges: Sequence[float]) -> Fraction:
     """The distance w between neighbouring boundaries, compared exactly.
 
-    Raises:
-        ConfigError: If there is but one boundary, or the distances differ.
-
     Example:
         >>> grid_width((0.1, 0.2, 0.3))
         Fraction(1, 10)
@@ -151,24 +133,12 @@ def mean_branches(ranges: Sequence[float], tolerance: float) -> float:
 
 
 def late_shift(ranges: Sequence[float], generator: np.random.Generator) -> float:
-    """The shift of one submission, uniform on [0, w). Draw it when the submission is in, never before.
-
-    Args:
-        ranges: Inner boundaries, all the same distance apart.
-        generator: Source of randomness whose state the developer cannot know.
-
-    Raises:
-        ConfigError: If the distances differ.
-    """
+    """The shift of one submission, uniform on [0, w). Draw it when the submission is in, never before."""
     return float(generator.random()) * float(grid_width(ranges))
 
 
 def shifted(ranges: Sequence[float], shift: float) -> tuple[Fraction, ...]:
-    """The boundaries really used, exactly: b_i + shift.
-
-    Raises:
-        ConfigError: If the shift is outside [0, w).
-    """
+    """The boundaries really used, exactly: b_i + shift."""
     width = grid_width(ranges)
     require(0 <= shift < width, "shift", shift, f"in [0, {float(width):g}), drawn after the submission")
     return tuple(exact(b) + Fraction(shift) for b in ranges)

@@ -99,11 +99,7 @@ class Measurement:
 def measurement(
     *, errors: int, examples: int, validation_loss: float, edges: Sequence[float | Fraction]
 ) -> Measurement:
-    """Check the numbers of a submission and make them exact.
-
-    Raises:
-        ConfigError: If an argument is outside its range.
-    """
+    """Check the numbers of a submission and make them exact."""
     whole = isinstance(examples, numbers.Integral) and examples >= 1
     require(whole, "examples", examples, "a whole number >= 1, the size of the sealed set")
     counted = isinstance(errors, numbers.Integral) and 0 <= errors <= examples

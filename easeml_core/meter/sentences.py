@@ -97,16 +97,7 @@ def breach_sentence(
     tolerance: float | None = None,
     both: TwoSignals | None = None,
 ) -> str:
-    """Return the sentence of an alert of the overfitting budget, with what to do.
-
-    Args:
-        rule: The rule that is broken, as the study declares it.
-        answers: All answers on this set so far, oldest first; None when the set was retired instead. At least one.
-        config: Ranges, tolerance and budget of the study.
-        edges: The boundaries that the last answer used, where they were shifted.
-        tolerance: What was promised with it; None for that of the settings.
-        both: What it says together with that of the second meter.
-    """
+    """Return the sentence of an alert of the overfitting budget, with what to do."""
     signals, last = len(config.ranges) + 1, answers[-1]
     if last is None:
         return (
@@ -132,12 +123,6 @@ def advice(signal: int, signals: int) -> str:
         signal: 1..m.
         signals: m >= 2.
 
-    Returns:
-        Half a sentence.
-
-    Raises:
-        ConfigError: If there is no such signal.
-
     Example:
         >>> advice(1, 3)
         'go on: the validation set is still representative'
@@ -154,13 +139,6 @@ def claim(
     signal: int, config: MeterConfig, *, edges: Sequence[float] = (), tolerance: float | None = None, gap: str = GAP
 ) -> str:
     """What a signal says of the gap, and no more than its method promises; figures are rounded to the safe side.
-
-    Args:
-        signal: 1..m.
-        config: Ranges, tolerance and method.
-        edges: The boundaries that were used, where they were shifted; else those of the settings.
-        tolerance: What was promised; None for that of the settings.
-        gap: What the gap is called.
 
     Example:
         >>> from easeml_core.config import MeterConfig
@@ -219,12 +197,7 @@ class TwoSignals:
 
 
 def drift_alert(both: TwoSignals, reliability: float) -> str | None:
-    """The alert's sentence when two signals leave no room for equal distributions; None otherwise.
-
-    Args:
-        both: What both meters say.
-        reliability: Of both together, as ``both_reliability``.
-    """
+    """The alert's sentence when two signals leave no room for equal distributions; None otherwise."""
     if both.drift != "certain" or reliability <= 0:
         return None
     harder, size = ("harder", both.drift_low) if both.drift_low > 0 else ("easier", -both.drift_high)
@@ -232,13 +205,7 @@ def drift_alert(both: TwoSignals, reliability: float) -> str | None:
 
 
 def drift_sentence(total: int, direct: int, drift: str) -> str:
-    """Return what two signals mean and what to do, from values that every role may read.
-
-    Args:
-        total: Signal of the meter on the test set.
-        direct: Signal of the meter on the second validation sample.
-        drift: ``none seen``, ``likely`` or ``certain``, as ``drift.combine`` finds.
-    """
+    """Return what two signals mean and what to do, from values that every role may read."""
     shown = f"test signal {total}, validation signal {direct}"
     if total != direct and drift == "none seen":
         return f"{shown}: {_other_boundaries(direct)}"

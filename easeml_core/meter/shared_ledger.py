@@ -78,9 +78,6 @@ class JointPlan:
 def joint_plan(config: JointConfig) -> JointPlan:
     """The plan of a shared set, once its settings are such that the proof covers them.
 
-    Raises:
-        InvalidInputError: The proof does not cover them; says which, and what to take instead.
-
     Example:
         >>> from easeml_core.config import JointConfig
         >>> joint_plan(JointConfig(reliability=0.9)).meter_steps
@@ -142,9 +139,6 @@ def joint_meter_labels(config: JointConfig) -> int:
 
         n = ceil( (ln(2 T / delta_meter) + planned log weight) / (2 epsilon^2) )     hoeffding
         n by the intervals at that level                                             clopper-pearson
-
-    Raises:
-        InvalidInputError: The proof does not cover the settings.
 
     Example:
         >>> from easeml_core.config import GateConfig, JointConfig

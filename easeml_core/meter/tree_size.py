@@ -88,11 +88,7 @@ class Automaton:
         return frozenset(side for side, holds in sides.items() if holds)
 
     def state_after(self, answers: Sequence[int]) -> int | None:
-        """The state that the answers have led to; None when the set is retired.
-
-        Raises:
-            ConfigError: If this automaton cannot have given these answers.
-        """
+        """The state that the answers have led to; None when the set is retired."""
         state: int | None = 0
         following = _following(self.rows)
         for answer in answers:

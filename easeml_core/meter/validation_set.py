@@ -97,12 +97,6 @@ def heritage(parts: Sequence[Set[bytes]]) -> list[int]:
     Where rows that were in an earlier set outnumber those that were in none, it is that set of which it keeps the most
     rows (the newest of several), and whose that one goes on with.
 
-    Args:
-        parts: What tells the rows of each set apart, oldest first; at least one.
-
-    Returns:
-        Places in ``parts``, oldest first; none of the last.
-
     Example:
         >>> heritage([{b"1", b"2"}, {b"1", b"2", b"3"}]), heritage([{b"1", b"2"}, {b"1", b"2", b"3", b"4"}])
         ([0], [])

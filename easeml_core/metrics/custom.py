@@ -37,16 +37,6 @@ def user_metric(
     both bounds are given; 1 / (1 + d / scale), d = distance from the best, where that alone is; d / (d + scale), d =
     distance from the worst, where that alone is; 1 / (1 + exp(-score / scale)) where neither is, without the minus if
     less is better.
-
-    Args:
-        needs: ``labels``, ``probabilities`` or ``numbers``.
-        higher_is_better: Its direction.
-        low: The least score there can be.
-        high: The greatest score there can be.
-        scale: > 0, how far from the one bound quality is 1/2, or from 0 it is .73 (.27); unused with two bounds.
-
-    Raises:
-        ConfigError: If a value is not allowed.
     """
     require(needs in NEEDS, "needs", needs, "one of " + ", ".join(NEEDS))
     require(low < high, "low", low, f"less than high = {high:g}")
@@ -94,12 +84,7 @@ def _map_of(higher_is_better: bool, low: float, high: float) -> QualityMap:
 
 
 def stated_function(name: str) -> tuple[Callable[..., float], JsonObject]:
-    """The function of ``module:function``, and what it states; imports that module.
-
-    Raises:
-        NotFoundError: If there is no such module or function.
-        InvalidInputError: If it is not marked with ``user_metric``.
-    """
+    """The function of ``module:function``, and what it states; imports that module."""
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)

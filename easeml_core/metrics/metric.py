@@ -80,21 +80,6 @@ class Metric:
     def score(self, targets: ArrayLike, predictions: ArrayLike | None, probabilities: ArrayLike | None = None) -> float:
         """The score of a model on validation rows, in the metric's own unit.
 
-        Args:
-            targets: Shape (rows,): labels, or finite numbers; or (rows, numbers), NaN where one is not known.
-            predictions: Of the same shape; may be None where probabilities are needed.
-            probabilities: Shape (rows, classes): column j belongs to label j. Rows sum to 1 within .001.
-
-        Returns:
-            A finite number in [low, high].
-
-        Raises:
-            InvalidInputError: If there are no rows, what is needed is missing, or the targets do not allow this metric,
-                such as one class only for ``auc``.
-            ShapeError: If the arrays do not fit together.
-            TrainingError: If predictions or probabilities are not finite, or no probabilities: the model is broken.
-            NumericalError: If numbers are so large that the score is not finite.
-
         Example:
             >>> metric_of("within:0.5").score([1.0, 2.0, 3.0, 4.0], [1.5, 2.0, 3.6, 9.0])
             0.5
@@ -113,9 +98,6 @@ class Metric:
         best constant prediction, the mean; for ``mae`` the mean distance from the median, likewise. So the best
         constant prediction has quality 1/2. Of several numbers a row it is the mean (median) of each place.
 
-        Raises:
-            InvalidInputError: If a scale is needed and all targets are the same.
-
         Example:
             >>> metric_of("rmse").scale_of([1.0, 3.0, 5.0, 7.0]) == 5**0.5
             True
@@ -128,13 +110,6 @@ class Metric:
 
     def quality(self, score: float, scale: float | None = None) -> float:
         """Quality in [0, 1], higher is better, of a score.
-
-        Args:
-            score: In [low, high]; an infinite bound has quality 0.
-            scale: As ``scale_of`` gives it, > 0; needed by ``rmse`` and ``mae`` only.
-
-        Raises:
-            ConfigError: If the score is outside its range, or the scale is missing or not > 0.
 
         Example:
             >>> metric_of("rmse").quality(2.0, 2.0)
@@ -154,11 +129,7 @@ class Metric:
         return min(self.high, max(self.low, self.map.score(quality, self._checked_scale(scale))))
 
     def hits(self, targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.bool_]:
-        """Which examples are right, shape (rows,); their mean is the score. For the gate's metrics only.
-
-        Raises:
-            InvalidInputError: If the metric is no mean of losses in {0, 1}; else as ``score``.
-        """
+        """Which examples are right, shape (rows,); their mean is the score. For the gate's metrics only."""
         require_gate_metric(self.name)
         checked = self._arrays(targets, predictions, None)
         if self.needs == "labels":
@@ -191,13 +162,6 @@ class Metric:
 def metric_of(name: str) -> Metric:
     """The metric of a name.
 
-    Args:
-        name: A key of ``METRICS``, ``within:T`` with T > 0, or ``module:function``, which imports that module.
-
-    Raises:
-        NotFoundError: If there is no such metric, module or function.
-        InvalidInputError: If the function is not marked with ``user_metric``, or T is not a number > 0.
-
     Example:
         >>> metric_of("log_loss").map.formula
         'exp(-score)'
@@ -213,10 +177,6 @@ def metric_of(name: str) -> Metric:
 
 def check_metric_name(name: object) -> str:
     """The name itself, if it has the form of a metric's; nothing is imported.
-
-    Raises:
-        NotFoundError: If it has not.
-        InvalidInputError: If it is ``within:`` and no number > 0.
 
     Example:
         >>> check_metric_name("shop.metrics:profit")
@@ -238,10 +198,6 @@ def require_gate_metric(name: str) -> str:
     """The name itself, if the gate can take the metric.
 
     The gate's tests are about means of bounded losses, one for each example. That leaves ``accuracy`` and ``within:T``.
-
-    Raises:
-        InvalidInputError: If it cannot; says why, and what to use instead.
-        NotFoundError: If there is no such metric.
 
     Example:
         >>> require_gate_metric("within:0.5")
@@ -311,15 +267,6 @@ CLASSES = "accuracy"
 
 def wrong(hit: str, labels: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.bool_]:
     """Which predictions are wrong, shape (examples,).
-
-    Args:
-        hit: ``accuracy``, or ``within:T`` with T > 0 in the unit of the targets.
-        labels: Shape (examples,): classes, or finite numbers.
-        predictions: Shape (examples,), likewise.
-
-    Raises:
-        ShapeError: If the arrays do not fit together.
-        TrainingError: If predictions are not finite.
 
     Example:
         >>> import numpy as np

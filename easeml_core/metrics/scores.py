@@ -135,9 +135,6 @@ def deviations(kind: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     That is the mean (``std``) or the median (``deviation``) of its place in the row: the best answer that is the same
     for all rows is itself an image, or a series.
-
-    Returns:
-        Shape (known numbers,).
     """
     import numpy as np
 
@@ -181,13 +178,7 @@ _SUM_TOLERANCE = 1e-3
 
 
 def checked_labels(name: str, values: Any, rows: int | None = None) -> NDArray[np.int64]:
-    """Labels as int64, shape (rows,), each >= 0; whole numbers of another type are taken.
-
-    Args:
-        name: ``targets`` or ``predictions``.
-        values: What was given.
-        rows: How many there must be; None for the targets, which say so.
-    """
+    """Labels as int64, shape (rows,), each >= 0; whole numbers of another type are taken."""
     import numpy as np
 
     array = _checked_shape(name, values, rows)
@@ -250,13 +241,7 @@ def checked_rows(targets: Any, predictions: Any) -> tuple[NDArray[np.float64], N
 
 
 def checked_probabilities(metric: str, values: Any, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probabilities as float64, shape (rows, classes), each row summing to 1 exactly but for rounding.
-
-    Args:
-        metric: Its name, for the message where there are none.
-        values: What was given; rows may sum to 1 within ``_SUM_TOLERANCE``.
-        labels: The checked targets, each less than the number of classes.
-    """
+    """Probabilities as float64, shape (rows, classes), each row summing to 1 exactly but for rounding."""
     import numpy as np
 
     if values is None:

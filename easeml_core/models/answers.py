@@ -55,11 +55,7 @@ class WantedAnswers:
         return cls(str(values["kind"]), int(values["classes"]), int(values["numbers"]))
 
     def asked(self, predictor: Predictor, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """What the model answers.
-
-        Raises:
-            TrainingError: If it fails, or has no probabilities.
-        """
+        """What the model answers."""
         if self.kind == _NUMBER:
             numbers = getattr(predictor, "numbers", predictor.predict)  # a program has its own way to be asked for them
             return np.asarray(numbers(inputs), dtype=np.float64)
@@ -73,11 +69,7 @@ class WantedAnswers:
         return np.asarray(found, dtype=np.float64)
 
     def checked(self, answer: NDArray[Any], rows: int) -> NDArray[Any]:
-        """The answer itself, if it is one for each row.
-
-        Raises:
-            TrainingError: If it is of another type or shape, or not finite.
-        """
+        """The answer itself, if it is one for each row."""
         columns = self.classes if self.kind == _PROBABILITIES else self.numbers
         shape = (rows, columns) if columns else (rows,)
         dtype = np.dtype(np.int64 if self.kind == "class" else np.float64)
@@ -138,9 +130,6 @@ def array_from_bytes(content: bytes) -> NDArray[Any]:
     """Return the array in .npy bytes, without unpickling.
 
     The bytes may be hostile: a header that claims more than memory holds, or that numpy cannot parse, is refused.
-
-    Raises:
-        ValueError: If the bytes are no array, or one of Python objects, or fewer than its shape says.
 
     Example:
         >>> array_from_bytes(array_to_bytes(np.array([1, 2, 3]))).tolist()

@@ -60,21 +60,12 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in an archive.
-
-    Raises:
-        ArtifactError: If it is no archive, not one that would be unpacked, or says no command.
-    """
+    """The manifest in an archive."""
     return _opened(path)[0]
 
 
 def read_program(path: Path) -> Manifest:
-    """The manifest of a program that can be trained.
-
-    Raises:
-        ArtifactError: As ``read_manifest``; or it does not say how it is trained, or the place of what it learns is
-            taken.
-    """
+    """The manifest of a program that can be trained."""
     manifest, names = _opened(path)
     if not manifest.train:
         message = (
@@ -89,9 +80,6 @@ def read_program(path: Path) -> Manifest:
 
 def manifest_of(command: str, train: str | None) -> bytes:
     """The file, from lines as in a shell, without its expansions.
-
-    Raises:
-        InvalidInputError: If a line is empty or cannot be read.
 
     Example:
         >>> manifest_of("python predict.py 'a b'", None)
@@ -158,22 +146,7 @@ _LIBC = ctypes.CDLL(None)  # here, so that a child that was only just forked has
 
 
 def run_command(command: Sequence[str], *, cwd: Path, take: Callable[[IO[bytes]], Taken], shown: str = "") -> Taken:
-    """Start a program, read what it writes, and wait for its end.
-
-    Args:
-        command: Program and arguments; ``python`` is the interpreter that runs this package.
-        cwd: The folder in which it runs.
-        take: Reads its standard output to the end; what it raises ends the program.
-        shown: How the program is called in errors; else all its words.
-
-    Returns:
-        What ``take`` gave.
-
-    Raises:
-        TrainingTaskError: If it cannot be started, or says that a program or a package is missing here.
-        TrainingError: If it ends with any other status but 0; with its last words.
-        TrainingKilled: If a signal from outside ended it, or what it has started in a shell or a container.
-    """
+    """Start a program, read what it writes, and wait for its end."""
     program = [sys.executable, *command[1:]] if command[0] in _PYTHON else list(command)
     name = shown or shlex.join(command)
     try:
@@ -251,12 +224,7 @@ class CommandPredictor:
     format: str = "command"
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The labels that the program answers, shape (rows,).
-
-        Raises:
-            ArtifactError: If the archive cannot be unpacked.
-            TrainingError: If the program fails, or does not answer with one whole number per row.
-        """
+        """The labels that the program answers, shape (rows,)."""
         return _labels(self._answer(inputs), len(inputs))
 
     def numbers(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -294,28 +262,12 @@ def _bounded(output: IO[bytes], *, limit: int) -> bytes:
 
 
 def load_command(path: Path) -> CommandPredictor:
-    """The program in an archive; nothing of it is run here, and how it is trained is not looked at.
-
-    Raises:
-        ArtifactError: If it is no archive, not one that would be unpacked, or says no command.
-    """
+    """The program in an archive; nothing of it is run here, and how it is trained is not looked at."""
     return CommandPredictor(path, read_manifest(path).command)
 
 
 def pack_command(source: Path, target: Path, *, command: str | None, train: str | None = None) -> None:
-    """Pack a folder, or a single program file, for handing in; the same content gives the same bytes.
-
-    Args:
-        source: A folder, a file, or an archive that was packed before (which is taken as it is).
-        target: The archive to write.
-        command: As in a shell, without its expansions, e.g. ``python predict.py``; None where the folder has a
-            ``command.json``.
-        train: Likewise how it is trained, where it can be.
-
-    Raises:
-        InvalidInputError: If no command is given, or two are, or the folder holds what cannot be packed.
-        ArtifactError: If an archive was given that cannot be used.
-    """
+    """Pack a folder, or a single program file, for handing in; the same content gives the same bytes."""
     if command is None and train is not None:
         message = "how it is trained is given, and how it predicts is not; give both, e.g. 'python predict.py'"
         raise InvalidInputError(message)

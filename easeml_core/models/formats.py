@@ -155,15 +155,7 @@ def save_constant(path: Path, answer: float | tuple[float, ...]) -> None:
 
 
 def load_predictor(path: Path, format: str) -> Predictor:
-    """The model in a file.
-
-    Args:
-        path: Any name; the format is not guessed from it.
-        format: A key of FORMATS.
-
-    Raises:
-        ArtifactError: If the format is not known, or the file is missing, damaged, or holds what we do not load.
-    """
+    """The model in a file."""
     if format not in FORMATS:
         message = f"there is no model format {format!r}; known formats: {', '.join(FORMATS)}"
         raise ArtifactError(message)

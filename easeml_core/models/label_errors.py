@@ -51,12 +51,6 @@ class Ranking(NamedTuple):
 def rank_labels(inputs: NDArray[np.float32], labels: Labels, *, task: Task, seed: int = 0) -> Ranking:
     """Doubt in each label.
 
-    Args:
-        inputs: Shape (rows, features); NaN is missing.
-        labels: Shape (rows,): classes, or numbers for regression.
-        task: What the labels are.
-        seed: Of the folds and the models; the same seed gives the same ranking.
-
     Example:
         >>> x = np.repeat(np.linspace(0, 1, 40), 2)[:, None].astype(np.float32)
         >>> y = (x[:, 0] > 0.5).astype(np.int64)

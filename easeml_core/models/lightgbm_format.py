@@ -46,12 +46,7 @@ _THRESHOLD = re.compile(rf"(?:inf|{_REAL_NUMBER})(?: (?:inf|{_REAL_NUMBER}))*", 
 
 
 def load_lightgbm(path: Path) -> BoostedPredictor:
-    """The model in a file.
-
-    Raises:
-        ArtifactError: If the file is no text of LightGBM 4 for classes or numbers, or its trees lead outside of
-            themselves.
-    """
+    """The model in a file."""
     with path.open("rb") as file:
         content = file.read(LARGEST_BYTES + 1)
     try:

@@ -62,13 +62,6 @@ def rows_to_repeat(labels: NDArray[Any], key: bytes) -> NDArray[np.int64]:
     far as there are, from every other class that it has answered: means and ranks of these rows are not those of all,
     while in a random half of few rows they often are.
 
-    Args:
-        labels: What the model has answered: classes or numbers, shape (rows,), or several numbers, (rows, numbers).
-        key: Determines which; without it they cannot be predicted. At least 16 bytes for that.
-
-    Returns:
-        Different row numbers, int64, shape (min(1000, rows / 2 rounded up),).
-
     Example:
         >>> [len(rows_to_repeat(np.zeros(rows), b"key")) for rows in (0, 1, 7, 1999, 50_000)]
         [0, 1, 4, 1000, 1000]
@@ -95,16 +88,7 @@ def right_within(hit: str) -> float:
 
 
 def require_same(first: NDArray[Any], again: NDArray[Any], *, right_within: float = math.inf) -> None:
-    """Compare the answers to the same rows; numbers may differ by rounding, as the order of sums may.
-
-    Args:
-        first: Labels, or numbers, that were given among all rows, shape (rows,) or (rows, numbers).
-        again: Those of the second time, of the same shape. A row has changed where any of its numbers has.
-        right_within: How far off a right number may be, > 0; infinite where it is not set, or for labels.
-
-    Raises:
-        TrainingError: More of them changed than rounding explains: more than one for every 500 rows.
-    """
+    """Compare the answers to the same rows; numbers may differ by rounding, as the order of sums may."""
     others = ~_close(first, again, right_within) if first.dtype.kind == "f" else first != again
     changed = int(np.count_nonzero(others.reshape(len(others), -1).any(axis=1)))
     if changed > len(first) // ROWS_PER_CHANGE:
@@ -139,31 +123,7 @@ def predict_in_child(
     sandbox: Sandbox | None = Sandbox(),  # noqa: B008 - frozen
     wanted: WantedAnswers = A_CLASS,
 ) -> NDArray[Any]:
-    """The answers that a model gives.
-
-    Args:
-        artifact_path: The model's file.
-        format: A key of ``formats.FORMATS``.
-        inputs: Numbers, shape (rows, features), taken as float32; NaN is missing.
-        time_limit_seconds: Wall seconds of the whole child, > 0.
-        memory_limit_mb: Resident megabytes of the child; and, on top, of the files that it writes.
-        sandbox: What the child is kept from; None for nothing but its environment and limits.
-        wanted: What is asked of it.
-
-    Returns:
-        int64 labels, shape (rows,), or what else is wanted.
-
-    Raises:
-        ShapeError: If the inputs are not a table.
-        TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
-            one whole number per row, or what else is wanted. Its text may hold what the model has written: show it
-            only to roles that may know the inputs.
-        TrainingKilled: If its process was killed, from outside or by the model itself.
-        TrainingStarved: If it ran out of time, or found no memory.
-        MachineError: If the sandbox cannot be made any more, or the process did not live until it was; the model was
-            not run.
-        ConfigError: If the sandbox's account does not exist.
-    """
+    """The answers that a model gives."""
     rows = np.ascontiguousarray(inputs, dtype=np.float32)
     if rows.ndim != 2:
         name = "inputs"

@@ -128,11 +128,7 @@ class PipelinePredictor:
     format: str = "skops"
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The label of each row (int64), or its number (float64), shape (rows,).
-
-        Raises:
-            TrainingError: If the classifier was fitted to words.
-        """
+        """The label of each row (int64), or its number (float64), shape (rows,)."""
         answers = self.pipeline.predict(inputs)
         if self._gives_numbers():
             return np.asarray(answers, dtype=np.float64)
@@ -225,12 +221,7 @@ def _forget_addresses(node: Any) -> None:
 
 
 def _sort_sets(node: Any, dumped: zipfile.ZipFile) -> None:
-    """Sort the content of each set by what it is, whatever the numbers and names that skops gave it.
-
-    Args:
-        node: A part of the schema; changed, from the innermost sets outwards.
-        dumped: The file, whose members hold bytes and arrays.
-    """
+    """Sort the content of each set by what it is, whatever the numbers and names that skops gave it."""
     for part in _parts(node):
         _sort_sets(part, dumped)
     content = _content_of_set(node) if isinstance(node, dict) else None
@@ -269,13 +260,7 @@ def _is_number(key: str, part: Any) -> bool:
 
 
 def _renumber(node: Any, numbers: dict[int, int], members: dict[str, str]) -> None:
-    """Number the objects of a schema in their order, and the members in the order in which objects name them.
-
-    Args:
-        node: A part of the schema; changed.
-        numbers: Earlier number of an object to the new one.
-        members: Earlier name of a member to the new one.
-    """
+    """Number the objects of a schema in their order, and the members in the order in which objects name them."""
     if isinstance(node, dict):
         if isinstance(node.get("__id__"), int):
             node["__id__"] = numbers.setdefault(node["__id__"], len(numbers) + 1)
@@ -295,12 +280,7 @@ def _is_no_number(word: str) -> bool:
 
 
 def load_pipeline(path: Path) -> PipelinePredictor:
-    """The pipeline in a file.
-
-    Raises:
-        ArtifactError: If the file is no skops file, holds a type that is not trusted (the message names it), is no
-            pipeline of steps on the list, or holds a tree whose indices point outside of it.
-    """
+    """The pipeline in a file."""
     from easeml_core.models.skops_library import skops_io
 
     try:

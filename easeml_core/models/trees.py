@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_trees(path: Path, pipeline: Any) -> None:
-    """Refuse a pipeline whose last step holds a tree that leads outside of itself.
-
-    Raises:
-        ArtifactError: Naming the file.
-    """
+    """Refuse a pipeline whose last step holds a tree that leads outside of itself."""
     classifier = pipeline.steps[-1][1]
     features = int(getattr(classifier, "n_features_in_", 0))
     trees = [tree for tree in [getattr(classifier, "tree_", None)] if tree is not None]
@@ -70,14 +66,6 @@ def stays_inside(
 ) -> bool:
     """Whether children of inner nodes are later nodes of the tree, and their features columns of the input.
 
-    Args:
-        left: Index of the left child of each inner node, shape (n,).
-        right: The same for the right child.
-        feature: Column that each inner node looks at, shape (n,).
-        parent: Index of each inner node itself, shape (n,).
-        nodes: Number of nodes, >= 1.
-        features: Number of columns.
-
     Example:
         >>> stays_inside(np.array([1]), np.array([2]), np.array([0]), np.array([0]), nodes=3, features=1)
         True
@@ -94,12 +82,6 @@ def is_one_tree(left: NDArray[Any], right: NDArray[Any], feature: NDArray[Any], 
 
     Readers of other libraries walk through a tree by recursion, once for each way to a node: of a graph whose nodes
     share their children they would never see the end.
-
-    Args:
-        left: Index of the left child, -1 at a leaf, shape (nodes,).
-        right: The same for the right child.
-        feature: Column that each inner node looks at, shape (nodes,).
-        features: Number of columns.
 
     Example:
         >>> is_one_tree(np.array([1, -1, -1]), np.array([2, -1, -1]), np.array([0, 0, 0]), features=1)
@@ -148,11 +130,7 @@ class BoostedPredictor:
     format: str
 
     def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), or numbers, shape (rows, 1).
-
-        Raises:
-            TrainingError: If the inputs are of another width than those of training.
-        """
+        """Probabilities, shape (rows, classes), or numbers, shape (rows, 1)."""
         features = self.model.features
         if inputs.ndim != 2 or inputs.shape[1] != features:
             message = f"the {self.library} model was trained on {features} features, got inputs of shape {inputs.shape}"
@@ -178,10 +156,6 @@ class BoostedPredictor:
 
 def columns(raw: Any, classes: int) -> NDArray[np.float64]:
     """A column for each class, or one of numbers.
-
-    Args:
-        raw: Shape (rows, classes), or (rows,): the probability of class 1 of two, or numbers.
-        classes: 0 for numbers.
 
     Example:
         >>> columns([0.25, 1.0], 2).tolist()

@@ -89,13 +89,7 @@ class WarmModel:
         return self._ended.is_set() or self._stop.is_set()
 
     def ask(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The answer to each row of ``inputs``, shape (rows, features); concurrent callers wait.
-
-        Raises:
-            TrainingError: The model failed, or gave something else than is wanted; the process has ended then.
-            ModelGoneError: The process had ended already.
-            StateError: The sandbox could not be made; the model was not run.
-        """
+        """The answer to each row of ``inputs``, shape (rows, features); concurrent callers wait."""
         with self._turn:
             if self.is_gone:
                 raise self._last_word()

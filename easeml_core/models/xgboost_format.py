@@ -36,12 +36,7 @@ _BASE_SCORE = re.compile(
 
 
 def load_xgboost(path: Path) -> BoostedPredictor:
-    """The model in a file.
-
-    Raises:
-        ArtifactError: If the file is no JSON of XGBoost 3 for classes or numbers, or its trees lead outside of
-            themselves.
-    """
+    """The model in a file."""
     with path.open("rb") as file:
         content = file.read(LARGEST_BYTES + 1)
     try:
@@ -52,11 +47,7 @@ def load_xgboost(path: Path) -> BoostedPredictor:
 
 
 def predictor_of(content: bytes) -> BoostedPredictor:
-    """The model in the JSON that XGBoost wrote.
-
-    Raises:
-        ValueError: If it is not to be trusted; LookupError and others where its structure is another one.
-    """
+    """The model in the JSON that XGBoost wrote."""
     model = checked_model(content)
     xgboost = import_xgboost()
     booster = xgboost.Booster({"nthread": 1, "verbosity": 0})

@@ -272,17 +272,9 @@ def match_patterns(
 ) -> Bound | Mismatch:
     """Decide whether a program has the input and the output that are wanted.
 
-    Args:
-        wanted: Patterns of input and output.
-        program: In either form.
-        steps: Counter of the work.
-
     Returns:
         Letter -> size (or variable of the data), or a tuple of them where it stands in a repeated field; name of the
         pattern -> name of the field or link. A pattern that is a schema adds ``input.variable`` and so on. Or why not.
-
-    Raises:
-        InvalidInputError: After too many steps.
     """
     found: dict[str, Size | tuple[Size, ...]] = {}
     plans = []

@@ -113,15 +113,6 @@ def unifications(
     dimensions is there". With one wildcard on each side, lengths beyond all other dimensions plus one only repeat a
     pair of wildcards that meet already, so they give nothing new.
 
-    Args:
-        wanted: Of the module: sizes and variables, at most one of them with ``?``, ``+`` or ``*``.
-        given: Of the data: the same.
-        bound: Variables of the module that are bound already.
-        tail: Whether any further dimensions may follow the wanted ones, which then have no wildcard.
-
-    Yields:
-        What is bound in addition.
-
     Example:
         >>> list(unifications(["a*", "b"], [16, 32], {}))
         [{'a': 16, 'b': 32}]

@@ -54,11 +54,7 @@ def read_schema(text: str) -> Schema:
 
 
 def read_program(text: str) -> Program:
-    """Read a program: ``input`` and ``output``, each a schema.
-
-    Raises:
-        ProgramError: Whatever is wrong.
-    """
+    """Read a program: ``input`` and ``output``, each a schema."""
     root = _root(text)
     if isinstance(root.node, yaml.MappingNode) and "nodes" in root.entries():
         root.fail("this is one schema; a program has two, under 'input:' and 'output:'")
@@ -96,12 +92,7 @@ class _Place:
         return self.entries()
 
     def entries(self, *, known: tuple[str, ...] = (), needed: tuple[str, ...] = ()) -> dict[str, _Place]:
-        """The values of a mapping by key, in order.
-
-        Args:
-            known: Keys that there may be beside the needed ones; with neither, any.
-            needed: Keys that there must be.
-        """
+        """The values of a mapping by key, in order."""
         allowed = (*needed, *known)
         found: dict[str, _Place] = {}
         for place, (key, value) in zip(self._keys(), self.node.value, strict=True):

@@ -72,9 +72,6 @@ def demands_of(program: Program) -> Demands:
     One class, or one of so many scores, is predicted, or a single number, or an image or a series. A tensor of several
     numbers as output is the paper's way of writing a class: one score each.
 
-    Raises:
-        InvalidInputError: If input or output is none that a study's data can have.
-
     Example:
         >>> from easeml_core.programs.language import parse_program
         >>> found = demands_of(parse_program("{input: {[Tensor[28,28,1]], []}, output: {[Tensor[10]], []}}"))

@@ -72,12 +72,7 @@ def traffic_of(folder: Path) -> Traffic:
 
 
 def count(folder: Path, **more: float) -> None:
-    """Add to the sums of a cache; a full disk loses figures and never a transfer.
-
-    Args:
-        folder: Of the cache; it exists.
-        more: Names of ``Traffic``'s attributes and what is added to them.
-    """
+    """Add to the sums of a cache; a full disk loses figures and never a transfer."""
     with contextlib.suppress(OSError), open(folder / _LOCK, "w", opener=_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = traffic_of(folder)
@@ -101,11 +96,7 @@ _WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def default_folder() -> Path:
-    """``EASEML_CACHE``, else the folder that the system keeps for caches of this account.
-
-    Raises:
-        ArtifactError: If the account has no home and nothing names a folder.
-    """
+    """``EASEML_CACHE``, else the folder that the system keeps for caches of this account."""
     given = os.environ.get("EASEML_CACHE")
     if given:
         return Path(given)
@@ -117,11 +108,7 @@ def default_folder() -> Path:
 
 
 def default_limit_mb() -> int:
-    """``EASEML_CACHE_LIMIT_MB``, else 20,000.
-
-    Raises:
-        ArtifactError: If it is no whole number above 0.
-    """
+    """``EASEML_CACHE_LIMIT_MB``, else 20,000."""
     given = os.environ.get("EASEML_CACHE_LIMIT_MB") or str(LIMIT_MB)
     if not re.fullmatch(r"[1-9]\d{0,9}", given):
         message = f"EASEML_CACHE_LIMIT_MB must be a whole number of megabytes above 0, got {given!r}"
@@ -247,12 +234,7 @@ class FileCache:
 
     @contextlib.contextmanager
     def entry(self, wanted: Wanted, teller: Teller) -> Iterator[Path]:
-        """The path of an entry, which is downloaded if it must be, and is not evicted during the block.
-
-        Raises:
-            OSError: The remote file cannot be had, or does not fit into the cache.
-            ArtifactError: The folder is not this account's alone, or the content is not what the key says.
-        """
+        """The path of an entry, which is downloaded if it must be, and is not evicted during the block."""
         self._make()
         is_hit = True
         while (file := self._opened(wanted)) is None:

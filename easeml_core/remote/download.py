@@ -22,19 +22,7 @@ _CHUNK = 1 << 20
 
 
 def download(remote: RemoteFile, about: About, file: BufferedRandom, *, most: int, teller: Teller) -> None:
-    """Bring an open file, which may hold the first bytes already, to the whole of a remote one.
-
-    Args:
-        remote: What to read.
-        about: Size and version that are expected; what the file holds already is of that version.
-        file: Open for reading and writing.
-        most: Bytes at most.
-        teller: Hears how far it is, and counts.
-
-    Raises:
-        OSError: It cannot be read after some attempts, is larger than ``most``, or is another one by now; what came
-            stays in ``file``, for the next call.
-    """
+    """Bring an open file, which may hold the first bytes already, to the whole of a remote one."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _rest(remote, about, file, most=most, teller=teller)
@@ -88,15 +76,7 @@ def _usable(file: BufferedRandom, about: About) -> int:
 
 
 def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
-    """The file at an address.
-
-    Args:
-        address: Where it is.
-        until: When a web server is cut off, on the monotonic clock, whatever it does until then.
-
-    Raises:
-        InvalidInputError: If fsspec or the package of its protocol is not installed.
-    """
+    """The file at an address."""
     if address.protocol in WEB:
         from easeml_core.remote.web_files import WebFile
 

@@ -50,18 +50,10 @@ class RemoteFile(Protocol):
         """Where it is, for messages: without any secret."""
 
     def about(self) -> About:
-        """Its size and version now.
-
-        Raises:
-            OSError: It cannot be reached.
-        """
+        """Its size and version now."""
 
     def opened(self, start: int, about: About) -> AbstractContextManager[tuple[int, Reader]]:
-        """The file from a byte on, and from which: 0 where the server does not resume or has another version.
-
-        Raises:
-            OSError: It cannot be reached; also while it is read.
-        """
+        """The file from a byte on, and from which: 0 where the server does not resume or has another version."""
 
 
 @dataclass(frozen=True, slots=True)

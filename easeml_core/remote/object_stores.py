@@ -158,14 +158,7 @@ def _sleep(seconds: float) -> None:
 
 
 def patiently(act: Callable[[], Result]) -> Result:
-    """Do something again while the object store is away or busy, for ``PATIENCE_SECONDS`` of rests at most.
-
-    Args:
-        act: What to do.
-
-    Raises:
-        OSError: It failed for another reason, or for the last time.
-    """
+    """Do something again while the object store is away or busy, for ``PATIENCE_SECONDS`` of rests at most."""
     left, rest = PATIENCE_SECONDS, _FIRST_REST
     while True:
         try:
@@ -185,11 +178,7 @@ _VERSION = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modif
 
 
 def filesystem(protocol: str) -> Any:
-    """The file system of a protocol that ``urls`` has allowed.
-
-    Raises:
-        InvalidInputError: If fsspec or the package behind the protocol is not installed.
-    """
+    """The file system of a protocol that ``urls`` has allowed."""
     if importlib.util.find_spec("fsspec") is None:
         message = (
             f"addresses of {protocol}:// need the package fsspec: pip install 'easeml-airflow[{_extra(protocol)}]'"
@@ -293,18 +282,7 @@ class Uploaded(NamedTuple):
 
 
 def upload(files: Any, path: Path, key: str, *, part_bytes: int = PART_BYTES) -> Uploaded:
-    """Bring a file of this machine to an object store; repeatable, from where it stopped.
-
-    Args:
-        files: The file system, of fsspec.
-        path: The file, which nothing changes meanwhile.
-        key: Bucket and name; the same name always stands for the same content.
-        part_bytes: Size of a part, where there are parts.
-
-    Raises:
-        OSError: It cannot be written, or the store holds another number of bytes afterwards. What was sent stays, for
-            the next call.
-    """
+    """Bring a file of this machine to an object store; repeatable, from where it stopped."""
     size = path.stat().st_size
     with as_os_errors():
         if not has_parts(files):
@@ -322,15 +300,7 @@ def has_parts(files: Any) -> bool:
 
 
 def unfinished(files: Any, prefix: str) -> list[Unfinished]:
-    """Return the uploads below a prefix that were begun and not ended, oldest first; none where there are no parts.
-
-    Args:
-        files: The file system.
-        prefix: Bucket and the beginning of names.
-
-    Raises:
-        OSError: They cannot be listed.
-    """
+    """Return the uploads below a prefix that were begun and not ended, oldest first; none where there are no parts."""
     if not has_parts(files):
         return []
     bucket, _, name = prefix.partition("/")
@@ -344,11 +314,7 @@ def unfinished(files: Any, prefix: str) -> list[Unfinished]:
 
 
 def abort(files: Any, one: Unfinished) -> None:
-    """Give up an upload and free its parts; one that has ended meanwhile is no error.
-
-    Raises:
-        OSError: It cannot be given up.
-    """
+    """Give up an upload and free its parts; one that has ended meanwhile is no error."""
     bucket, _, name = one.key.partition("/")
     with as_os_errors(), suppress(FileNotFoundError):
         files.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=one.upload_id)

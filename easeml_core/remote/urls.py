@@ -52,9 +52,6 @@ class Address(NamedTuple):
 def parse_url(url: str) -> Address:
     """The parts of an address, if it is a plain one.
 
-    Raises:
-        InvalidInputError: If it is not ``PROTOCOL://HOST/PATH`` of a known protocol, or could lead elsewhere.
-
     Example:
         >>> parse_url("https://Data.example:8443/lab/a.csv")
         Address(protocol='https', host='data.example:8443', segments=('lab', 'a.csv'))
@@ -80,9 +77,6 @@ def parse_url(url: str) -> Address:
 
 def parse_prefix(text: str) -> Address:
     """The parts of a prefix, in whose path ``{tenant}`` may stand.
-
-    Raises:
-        InvalidInputError: If it is no plain address.
 
     Example:
         >>> parse_prefix("s3://tables/{tenant}/").segments

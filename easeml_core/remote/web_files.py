@@ -48,11 +48,7 @@ class Deadline:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Cut the sockets if the block is not over by then.
-
-        Raises:
-            TimeoutError: The deadline has passed.
-        """
+        """Cut the sockets if the block is not over by then."""
         self.require()
         timer = None if math.isinf(self.at) else threading.Timer(self.at - time.monotonic(), self._cut)
         if timer is not None:

@@ -36,11 +36,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends (PR_SET_PDEATHSIG, man prctl).
-
-    Args:
-        parent: Process id of the starter. If it died before the request, no signal comes: this process ends.
-    """
+    """Ask the kernel to kill this process when the thread that started it ends (PR_SET_PDEATHSIG, man prctl)."""
     ask_for_parents_death()
     if os.getppid() != parent:
         sys.exit("the process that started this one is gone")
@@ -88,14 +84,7 @@ def bound_memory(most_mb: int) -> None:
 
 
 def fail(reason: str, *, killed: bool = False, of_task: bool = False, passing: bool = False) -> NoReturn:
-    """End this child with a reason that its parent can read.
-
-    Args:
-        reason: One sentence, perhaps with more below it.
-        killed: Whether a program that this child has started was killed.
-        of_task: Whether what executes is at fault: a package or a program is missing.
-        passing: Whether the machine is at fault, for some time: its disk is full.
-    """
+    """End this child with a reason that its parent can read."""
     sys.stdout.flush()
     causes = {"killed": killed, "of_task": of_task, "passing": passing}
     said = {"reason": reason} | {name: True for name, is_cause in causes.items() if is_cause}
@@ -126,9 +115,6 @@ def was_killed(text: str) -> bool:
 
 def is_of_task(text: str) -> bool:
     r"""Whether what executed the child is at fault: its reason says so, or it crashed for want of a package.
-
-    Args:
-        text: The end of its standard error.
 
     Example:
         >>> is_of_task('{"reason": "no docker", "of_task": true}'), is_of_task("ImportError: no module a")

@@ -138,9 +138,6 @@ def _visible_gpu(device: str, visible: str | None) -> str:
     Example:
         >>> _visible_gpu("cuda:1", "3,5"), _visible_gpu("cuda:1", None), _visible_gpu("cpu", "3,5")
         ('5', '1', '')
-
-    Raises:
-        TrainingError: If fewer GPUs are visible.
     """
     if device == "cpu":
         return ""
@@ -155,16 +152,7 @@ def _visible_gpu(device: str, visible: str | None) -> str:
 
 
 def start_child(request: Request, *, with_input: bool, warm: bool = True) -> Child:
-    """Start ``python -P -m MODULE PARENT_PID *ARGUMENTS`` in a new session.
-
-    Args:
-        request: What to run. Its ``loads`` matter only for a server.
-        with_input: Whether its standard input is a pipe; else it is empty.
-        warm: Whether a server may fork it.
-
-    Raises:
-        ConfigError: EASEML_FORK_SERVER has a value that is not known.
-    """
+    """Start ``python -P -m MODULE PARENT_PID *ARGUMENTS`` in a new session."""
     server = _server() if warm else None
     if server is not None:
         try:
@@ -298,11 +286,7 @@ def _heard(line: socket.socket) -> JsonObject | None:
 
 
 def _ask(control: socket.socket, request: Request, *, with_input: bool) -> _WarmChild:
-    """Let the server at ``control`` fork.
-
-    Raises:
-        OSError: It is gone, refuses, or does not answer in time; the job has not run, and never will.
-    """
+    """Let the server at ``control`` fork."""
     read_in, write_in = os.pipe() if with_input else (os.open(os.devnull, os.O_RDONLY), None)
     read_out, write_out = os.pipe()
     read_err, write_err = os.pipe()
@@ -444,11 +428,7 @@ def _popen(control: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def socket_path() -> Path:
-    """The socket file of the shared server that suits this process.
-
-    Raises:
-        OSError: The runtime folder cannot be made, or is open to other accounts.
-    """
+    """The socket file of the shared server that suits this process."""
     return runtime_folder() / f"fork-{_digest(os.getpid())}.sock"
 
 
@@ -456,20 +436,13 @@ def end_shared_servers(uid: int) -> None:
     """Let the servers of an account end once their present jobs have ended, by removing their socket files.
 
     For what stops a whole installation; a process of the account that starts a child later starts a new server.
-
-    Args:
-        uid: User id of the account, whose runtime folder is the one in the folder for temporary files.
     """
     for path in (Path(tempfile.gettempdir()) / f"easeml-{uid}").glob("fork-*.sock"):
         path.unlink(missing_ok=True)
 
 
 def runtime_folder() -> Path:
-    """The folder of this account's sockets: in XDG_RUNTIME_DIR, or in the folder for temporary files; mode 0700.
-
-    Raises:
-        OSError: It cannot be made, belongs to another account, or others may enter it.
-    """
+    """The folder of this account's sockets: in XDG_RUNTIME_DIR, or in the folder for temporary files; mode 0700."""
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if given and Path(given).is_dir() and Path(given).stat().st_uid == os.geteuid():
         folder = Path(given) / "easeml"

@@ -73,16 +73,7 @@ def _links(path: Path) -> list[Path]:
 
 
 def build_root(libc: ctypes.CDLL, folder: Path, *, size_mb: int) -> None:
-    """Make the new file system over ``folder`` and move into it; it has an empty ``folder`` under the same name.
-
-    Args:
-        libc: The C library, with errno.
-        folder: Absolute path of the child's folder; what is in it is hidden from here on.
-        size_mb: Of all files that the child may write, > 0.
-
-    Raises:
-        OSError: The kernel does not allow it.
-    """
+    """Make the new file system over ``folder`` and move into it; it has an empty ``folder`` under the same name."""
     _mount(libc, "none", "/", None, _REC | _PRIVATE, None)
     _mount(libc, "tmpfs", folder, "tmpfs", _NOSUID | _NODEV, f"size={size_mb}m,mode=0755")
     bound: list[Path] = []
@@ -226,16 +217,7 @@ class Confinement:
 
 
 def enter(confinement: Confinement, model: Path | None = None) -> Path | None:
-    """Confine this process for good; ends it with a reason when a part cannot be made.
-
-    Args:
-        confinement: What to make.
-        model: A file that the child shall find in its working directory.
-
-    Returns:
-        The copy of the model, readable for the child; None without one. With the part ``processes`` it is another
-        process that returns: this one waits for it and ends as it ended.
-    """
+    """Confine this process for good; ends it with a reason when a part cannot be made."""
     parts, folder, number = confinement.parts, Path.cwd(), os.getpid()
     try:
         held = None if model is None else model.open("rb")  # where it lies there is nothing in the new file system

@@ -280,11 +280,7 @@ class _Server:
         return request if is_job else None
 
     def _fork(self, line: socket.socket, standard: list[int]) -> bool:
-        """Fork the job; whether this is the job.
-
-        Raises:
-            OSError: The client has gone, so that the job must not run; or there is no room for a process.
-        """
+        """Fork the job; whether this is the job."""
         if _has_gone(line):
             message = "the client has given up"
             raise ConnectionError(message)
@@ -384,12 +380,7 @@ def _resident_mb() -> float:
 
 
 def _load(modules: tuple[str, ...]) -> None:
-    """Import modules that are not imported yet, and what they import.
-
-    Raises:
-        ValueError: A module is of another package, or importing has started a thread: a process of several threads
-            cannot be copied.
-    """
+    """Import modules that are not imported yet, and what they import."""
     missing = [name for name in modules if name not in sys.modules]
     for name in missing:
         if name.partition(".")[0] not in PACKAGES:

@@ -97,13 +97,7 @@ class Isolation:
 
 
 def probe_isolation(sandbox: Sandbox) -> Isolation:
-    """What children of this sandbox are kept from, on this machine; tried once a process and remembered.
-
-    Raises:
-        ConfigError: The account does not exist, or is root.
-        MachineError: Not even a child without any part can be started, or a trial child was killed: nothing is known of
-            this machine then, and nothing is remembered.
-    """
+    """What children of this sandbox are kept from, on this machine; tried once a process and remembered."""
     return _probed(sandbox, os.geteuid())[1]
 
 

@@ -76,33 +76,7 @@ def run_child(
     loads: Sequence[str] = (),
     warm: bool = True,
 ) -> float:
-    """Run ``python -m module PARENT_PID *arguments`` until it ends, as a fork of a warm server where there can be one.
-
-    Args:
-        module: A module of ours that calls ``child_protocol.prepare`` first.
-        arguments: Strings after the parent's process id.
-        cwd: Working directory.
-        limits: The child is ended when it exceeds one.
-        on_output: Receives chunks of its standard output, in a separate thread.
-        on_poll: Called in this thread at least every ``poll_seconds``; what it raises ends the child and is passed on.
-        poll_seconds: How often limits are looked at, > 0.
-        threads: For the numerical libraries.
-        device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
-        gpus: UUIDs of the only GPUs that it sees, whatever ``device`` says; empty for those of ``device``.
-        feed: Writes the child's standard input, in a separate thread.
-        loads: Modules of ours that it will import; a server has imported them, and their libraries, before.
-        warm: Whether it may be the fork of a server. Not where it could reach the server, and is not to be trusted.
-
-    Returns:
-        Wall seconds from start to end.
-
-    Raises:
-        TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
-        TrainingTaskError: If it ended because of what executes it, such as a package that is missing.
-        TrainingMachineError: If it says that a fault of this machine ended it, which passes.
-        TrainingKilled: If it was killed, and not by us.
-        TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
-    """
+    """Run ``python -m module PARENT_PID *arguments`` until it ends, as a fork of a warm server where possible."""
     started = time.monotonic()
     own = (module,) if module.partition(".")[0] in PACKAGES else ()
     request = Request(module, tuple(arguments), str(cwd), clean_environment(threads, device, gpus), (*loads, *own))
@@ -145,10 +119,6 @@ def _failure(status: int, stderr: str) -> TrainingError:
 def failure_reason(status: int, stderr: str) -> str:
     """Why a child ended badly: its own reason, or its end and the last lines it wrote.
 
-    Args:
-        status: Exit status; negative is the signal that ended it.
-        stderr: The end of its standard error.
-
     Example:
         >>> failure_reason(-9, "")
         'the process was ended by SIGKILL, from outside or because the machine ran out of memory'
@@ -166,13 +136,7 @@ def failure_reason(status: int, stderr: str) -> str:
 
 
 def kill_family(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
-    """SIGKILL to a child of ours, its descendants, and everything in its process group.
-
-    Args:
-        pid: The child, which was not waited for yet.
-        seen: Descendants of earlier, which may have been left behind by now: each is killed if it still is the same
-            process, with those below it.
-    """
+    """SIGKILL to a child of ours, its descendants, and everything in its process group."""
     family = _family(pid)
     left = [other for other in seen if other not in family and other.is_running()]
     for process in (*family, *(below for other in left for below in _family(other.pid))):

@@ -46,15 +46,7 @@ class Limits:
         quotas: Mapping[str, Quota] | None = None,
         pulls: Iterable[Pull] = (),
     ) -> None:
-        """Start with nothing spent.
-
-        Args:
-            studies: Their limits, and the tenants that own them.
-            charges: Predicted seconds of each arm, see above.
-            quotas: What tenants may use, by the name in ``Arms.tenant``.
-            pulls: The finished trials that ``finish`` will receive and that ``Quota.seconds_left`` already leaves
-                out.
-        """
+        """Start with nothing spent."""
         self.charges = list(charges)
         named = {kind for arms in studies for kinds in arms.devices for kind in kinds or ()}
         self._by_device, self._by_count = bool(named), not all(map(is_plain, named))
@@ -130,12 +122,6 @@ class Limits:
         Whether an arm has run already is not asked here. A trial may start if its predicted cost, on top of what is
         spent and committed, stays within the budget of the study and the quota of its tenant, and if it would end
         before the deadline.
-
-        Args:
-            study: Index of the study.
-            device: The free device, as ``device_requests`` has it; None for one whole device of whatever kind.
-            anywhere: Asks which they allow on any device, named or not.
-            once_free: Asks which they allow as soon as fewer trials are under way, where as many are as may be.
         """
         arms = self._studies[study]
         restricted = not anywhere and self.narrows(device)

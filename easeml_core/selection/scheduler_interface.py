@@ -177,12 +177,7 @@ class ReplayingScheduler(Generic[StateT]):
     """
 
     def __init__(self, problem: Problem, *, refits: bool) -> None:
-        """Start before any trial.
-
-        Args:
-            problem: Studies, history, quotas. Its finished trials are only counted: a quota leaves them out already.
-            refits: Whether results change what is learnt.
-        """
+        """Start before any trial."""
         self.problem, self._refits = problem, refits
         self._pulls: list[tuple[int, Pull]] = []
         self._started: dict[tuple[int, int], str | None] = {}

@@ -63,11 +63,7 @@ class JsonLines(logging.Formatter):
 
 
 def start_log(*, as_json: bool) -> None:
-    """Write the log of this process to standard error, from level INFO.
-
-    Args:
-        as_json: As lines of JSON, for collectors of logs; else as text.
-    """
+    """Write the log of this process to standard error, from level INFO."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if as_json:
         for handler in logging.root.handlers:
@@ -192,10 +188,6 @@ def span(name: str, **attributes: str | int) -> Iterator[None]:
 
     Without a provider for traces the block runs as it is: a process that has not loaded the library has none. Of an
     error that ends the block the span has the class alone: its text may name studies of every tenant.
-
-    Args:
-        name: With dots between its parts.
-        attributes: What the span is about; names, numbers, and nothing that a developer of the study may not know.
     """
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
@@ -224,11 +216,7 @@ def trace_parent() -> str | None:
 
 @contextlib.contextmanager
 def below(parent: str | None) -> Iterator[None]:
-    """Make the spans of the block children of a span of another process.
-
-    Args:
-        parent: Its ``traceparent``; None, or a text that is none, for spans without a parent.
-    """
+    """Make the spans of the block children of a span of another process."""
     if parent is None or "opentelemetry.trace" not in sys.modules:
         yield
         return

@@ -65,22 +65,7 @@ def dependents(tx: Connection, study_id: int) -> Dependents:
 
 
 def apply_study_change(tx: Connection, study_id: int, study: str, wanted: str, why: str) -> bool:
-    """Archive, restore or delete a study, and notify who waits; for a tenant's login file it.
-
-    Args:
-        tx: Role ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``, a tenant's login, or a person of the pages.
-        study_id: The study.
-        study: Its name.
-        wanted: ``archive``, ``withdraw`` (archive, also with a model in production), ``restore`` or ``delete``.
-        why: The reason, for the audit.
-
-    Returns:
-        Whether anything was changed or filed.
-
-    Raises:
-        StateError: The database refuses it: a model is in production, something hangs on it, or its tenant is archived.
-        AlreadyExistsError: Another study has taken the name of the one that is to be restored.
-    """
+    """Archive, restore or delete a study, and notify who waits; for a tenant's login file it."""
     waiting = dependents(tx, study_id).open_requests
     done = bool(
         scalar(tx, "SELECT work.change_study(:id, :wanted, :why)", id=study_id, wanted=wanted, why=why),
@@ -161,17 +146,7 @@ def waiting_trials(tx: Connection, study_id: int, candidate: str) -> list[int]:
 
 
 def apply_tenant_change(tx: Connection, tenant_id: int, wanted: str, why: str) -> bool:
-    """Archive, restore or delete a tenant; whether that changed anything.
-
-    Args:
-        tx: Role ``easeml_worker`` or ``easeml_owner``.
-        tenant_id: The tenant.
-        wanted: ``archive``, ``withdraw``, ``restore`` or ``delete``; as of ``apply_study_change``.
-        why: The reason, for the audit.
-
-    Raises:
-        StateError: A model of it is in production, or studies or logins hang on it.
-    """
+    """Archive, restore or delete a tenant; whether that changed anything."""
     return bool(scalar(tx, "SELECT work.change_tenant(:id, :wanted, :why)", id=tenant_id, wanted=wanted, why=why))
 
 

@@ -82,12 +82,7 @@ def _acting(actor: Actor) -> Iterator[Actor]:
 
 
 def tell(tx: Connection, usual: Actor | None = None) -> None:
-    """Pass the actor to the database for this transaction; without an actor only the database role is recorded.
-
-    Args:
-        tx: A transaction that has just begun.
-        usual: The actor by default.
-    """
+    """Pass the actor to the database for this transaction; without an actor only the database role is recorded."""
     from easeml_core.store.rows import clean  # the command line sets an actor without numpy
 
     actor = _now.get() or usual
@@ -145,23 +140,14 @@ def reaches_all() -> bool:
 
 
 def require_files_of(tenant: str) -> None:
-    """Refuse the files of a tenant whose rows the person may not see.
-
-    Raises:
-        NotFoundError: They may not.
-    """
+    """Refuse the files of a tenant whose rows the person may not see."""
     reach = _reach.get()
     if reach is not None and tenant in reach.hidden:
         raise NotFoundError(kind="tenant", name=tenant, remedy="name one whose studies you may see")
 
 
 def take_role(tx: Connection, login: str) -> None:
-    """Take the person's role for the rest of a transaction of the pages; statements before have the role's own rights.
-
-    Args:
-        tx: A transaction that has just begun.
-        login: Role of its connection.
-    """
+    """Take the person's role for the rest of a transaction of the pages; earlier statements have the role's own rights."""
     reach = _reach.get()
     if reach is None or login != WORKER:
         return

@@ -229,10 +229,6 @@ class Store:
 def savepoint(tx: Connection, *, ending: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """A part of a transaction that is undone alone when it fails; driver errors come out as ours.
 
-    Args:
-        tx: The transaction.
-        ending: Errors with which the whole transaction ends, so that no part of it is undone alone.
-
     A driver error of the savepoint itself comes out as ours too, in place of the error that is undone: the whole
     transaction is of no use then.
     """
@@ -303,11 +299,7 @@ def _row_of(name: str) -> str:
 
 @contextlib.contextmanager
 def waiting_briefly(tx: Connection, milliseconds: int = 100) -> Iterator[None]:
-    """A part of a savepoint that waits for locks of other transactions no longer than this.
-
-    Raises:
-        ConcurrentUpdateError: Of the savepoint around it, which restores the limit of the transaction.
-    """
+    """A part of a savepoint that waits for locks of other transactions no longer than this."""
     before = tx.exec_driver_sql("SHOW lock_timeout").scalar()
     tx.exec_driver_sql(f"SET LOCAL lock_timeout = {int(milliseconds)}")
     yield
@@ -315,11 +307,7 @@ def waiting_briefly(tx: Connection, milliseconds: int = 100) -> Iterator[None]:
 
 
 def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
-    """Notify the listeners of the topics, when and only when this transaction commits.
-
-    Raises:
-        InvalidInputError: The topic is more than a kind with an id or a name; a notification carries nothing else.
-    """
+    """Notify the listeners of the topics, when and only when this transaction commits."""
     tx.execute(text(NOTIFY), {"channel": channel, "topics": known_topics(*topics)})
 
 
@@ -328,11 +316,7 @@ NOTIFY = "SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[]))
 
 
 def known_topics(*topics: str) -> list[str]:
-    """Return the topics as a parameter of ``NOTIFY``.
-
-    Raises:
-        InvalidInputError: As of ``notify``.
-    """
+    """Return the topics as a parameter of ``NOTIFY``."""
     for topic in topics:
         if _TOPIC.fullmatch(topic) is None:
             message = (

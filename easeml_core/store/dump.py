@@ -115,15 +115,7 @@ def foreign_objects(store: Store) -> list[str]:
 
 
 def program(name: str, *, server: int) -> Path:
-    """Return the first program of PostgreSQL on PATH, or of the embedded server, that suits a server.
-
-    Args:
-        name: ``pg_dump``, ``pg_restore`` or ``psql``.
-        server: Major version of the server: an older pg_dump refuses it, and an older pg_restore may not read a dump.
-
-    Raises:
-        StateError: There is none; says which versions were found.
-    """
+    """Return the first program of PostgreSQL on PATH, or of the embedded server, that suits a server."""
     found = [Path(there)] if (there := shutil.which(name)) else []
     with contextlib.suppress(StateError):  # the wheel of the embedded server is not installed
         found.append(installed_site() / PROGRAMS / name)
@@ -140,18 +132,7 @@ def program(name: str, *, server: int) -> Path:
 
 
 def dump(url: str, path: Path, *, server: int, schemas: Sequence[str] = SCHEMAS) -> None:
-    """Write a dump in PostgreSQL's custom format, of one snapshot.
-
-    Args:
-        url: Address of a role that reads everything, password included.
-        path: The file.
-        server: Major version of the server.
-        schemas: Which schemas; empty for the whole database.
-
-    Raises:
-        StateError: There is no pg_dump that suits.
-        StoreError: It failed; with its first line.
-    """
+    """Write a dump in PostgreSQL's custom format, of one snapshot."""
     only = [f"--schema={schema}" for schema in schemas]
     _run([str(program("pg_dump", server=server)), "--format=custom", *only, f"--file={path}"], url)
 
@@ -161,16 +142,6 @@ def restore(url: str, path: Path, *, server: int, replaces: bool = False) -> Non
 
     The end of its input alone does not make psql commit: a dump that ends early, or a process that is killed, changes
     nothing.
-
-    Args:
-        url: Address of the role that owns the schemas, password included.
-        path: The dump.
-        server: Major version of the server.
-        replaces: Whether a database with studies may be replaced.
-
-    Raises:
-        StateError: There is no pg_restore or no psql that suits.
-        StoreError: One of them failed, objects of others would be lost, or there are studies; with the first line.
     """
     reader = [str(program("pg_restore", server=server)), "--file=-", str(path)]
     address, secret = _address(url)

@@ -59,10 +59,6 @@ def query_lines(query: NamedQuery) -> Iterator[bytes]:
     """Yield a query's rows as lines of JSON, for ``columns_of_lines``: the columns' names, then some rows in each.
 
     So the rows can be brought to this machine by a process that never holds all of them.
-
-    Raises:
-        InvalidInputError: If the database cannot be reached, refuses the query or takes too long; if there are too
-            many rows, or columns of another kind or the same name. Messages show neither the address nor the query.
     """
     engine = create_engine(_address(query), poolclass=NullPool, connect_args=_arguments(query))
     try:
@@ -78,15 +74,7 @@ def query_lines(query: NamedQuery) -> Iterator[bytes]:
 
 
 def columns_of_lines(lines: Iterable[bytes]) -> dict[str, NDArray[Any]]:
-    """The columns that a query has given, by name, in an order of rows that depends on nothing but the rows.
-
-    Args:
-        lines: Of ``query_lines``.
-
-    Returns:
-        float64 with NaN for what is missing, or objects: text, and None for what is missing or empty. Booleans and
-        decimals become numbers, dates and times ISO 8601 text.
-    """
+    """The columns that a query has given, by name, in an order of rows that depends on nothing but the rows."""
     names, *pieces = map(_arrays, lines)
     columns = {str(name): _joined([piece[i] for piece in pieces]) for i, name in enumerate(names[0])}
     return _in_fixed_order(columns)

@@ -277,12 +277,7 @@ _FUNCTIONS = {
 
 
 def set_grants(tx: Connection, revision: str) -> bool:
-    """Give the roles their rights; False where the server has no such roles, and nothing is changed.
-
-    Args:
-        tx: Role ``easeml_owner``, after the migrations.
-        revision: Of the schema. With the same rights and the same schema nothing is done: no table is locked.
-    """
+    """Give the roles their rights; False where the server has no such roles, and nothing is changed."""
     asked = "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"
     found = {name for (name,) in tx.exec_driver_sql(asked, (list(KINDS),))}
     if not found.issuperset(_NEEDED):

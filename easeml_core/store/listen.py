@@ -70,11 +70,7 @@ class Listener:
         return mine.setdefault(dsn, cls(dsn))
 
     async def ensure_open(self) -> None:
-        """Open the connection when there is none.
-
-        Raises:
-            StoreUnavailableError: The database cannot be reached.
-        """
+        """Open the connection when there is none."""
         async with self._opening:
             if self._connection is None:
                 connection = await asyncio.to_thread(_opened, self._dsn, CHANNEL, NEWS_CHANNEL)
@@ -152,11 +148,7 @@ class BlockingListener:
         self._dsn, self._channels = dsn, channels
 
     def __enter__(self) -> BlockingListener:
-        """Open the connection.
-
-        Raises:
-            StoreUnavailableError: The database cannot be reached.
-        """
+        """Open the connection."""
         self._connection = _opened(self._dsn, *self._channels)
         return self
 
@@ -186,19 +178,6 @@ def wait_here(
     """Wait in this thread until ``look`` finds something, or the time is over.
 
     The listener opens after one look and before the next, so nothing is missed and what is there costs no connection.
-
-    Args:
-        dsn: Address of the database (``Store.dsn``).
-        channel: Any notification of this channel leads to another look.
-        look: A short query.
-        seconds: How long at most, >= 0.
-        poll_seconds: Longest time between two looks, > 0.
-
-    Returns:
-        The first value of ``look`` that is not None; None when the time is over.
-
-    Raises:
-        StoreUnavailableError: The database cannot be reached.
     """
     deadline, never = time.monotonic() + seconds, threading.Event()
     if (found := look()) is not None or seconds <= 0:
@@ -244,17 +223,6 @@ async def until(
 
     The subscription begins before the first look, so nothing that happens between two looks is lost. A waiter that was
     woken for nothing looks again after a rest.
-
-    Args:
-        dsn: Address of the database (``Store.dsn``).
-        topics: Payload that announces a change, e.g. ``answer:17``, or several of them.
-        look: A short query; runs in a thread, since a blocking one would stop every other waiter of the loop.
-        poll_seconds: Longest time between two looks, > 0; jittered by a fifth. Where very many wait in this loop it is
-            longer, so that all of them together look some fifty times a second.
-        rest_seconds: Shortest time between two looks of which the first found nothing.
-
-    Returns:
-        The first value of ``look`` that is not None. Errors of ``look`` other than StoreUnavailableError pass through.
     """
     listener, failures, rest, woken = Listener.of(dsn), 0, 0.0, asyncio.Event()
     async with contextlib.AsyncExitStack() as subscriptions:

@@ -33,9 +33,6 @@ _LONGEST_ROLE = 63  # PostgreSQL cuts a longer name off
 def login_of(name: str, *, device: bool = False) -> str:
     """Return the login of this name: a tenant's, or one of workers that train for all tenants.
 
-    Raises:
-        InvalidInputError: It is no name, or the login would be longer than PostgreSQL keeps.
-
     Example:
         >>> login_of("garden"), login_of("gpu-1", device=True)
         ('easeml_t_garden', 'easeml_d_gpu-1')
@@ -91,9 +88,6 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     """Return the SQL that makes a login, or gives it another password.
 
     It has a SCRAM verifier in place of the password, so that no log can catch the password.
-
-    Raises:
-        StateError: The server has no group ``easeml_tenant``, or the login is another database's.
     """
     require_own(tx, login)
     group = DEVICE if is_device(login) else TENANT
@@ -130,9 +124,6 @@ def require_own(tx: Connection, login: str) -> None:
     """Refuse a login of another database of the server.
 
     One without a comment, of before, is the database's that has given it tenants; a worker's is all databases'.
-
-    Raises:
-        StateError: It is another one's.
     """
     asked = (
         f"SELECT d.datname AS database, {_IS_OWN} AS is_own, "
@@ -209,12 +200,7 @@ def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:
 
 
 def are_pages_apart(tx: Connection, role: str) -> bool:
-    """Whether the pages have a tenant's rights: tenants have logins, and the server has the role for it.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        role: ``easeml_viewer`` for what only looks, ``easeml_person`` for what is sent.
-    """
+    """Whether the pages have a tenant's rights: tenants have logins, and the server has the role for it."""
     asked = (
         "SELECT has_table_privilege('work.tenant_logins', 'SELECT') AND EXISTS (SELECT FROM pg_roles r "
         "WHERE r.rolname = :role AND pg_has_role(current_user, r.oid, 'MEMBER') "
@@ -224,11 +210,7 @@ def are_pages_apart(tx: Connection, role: str) -> bool:
 
 
 def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
-    """Return the names of all studies by number and name of their tenant, one without studies too.
-
-    Args:
-        tx: Role ``easeml_worker``.
-    """
+    """Return the names of all studies by number and name of their tenant, one without studies too."""
     asked = (
         "SELECT t.id, t.name, ARRAY (SELECT s.name FROM work.studies s WHERE s.tenant_id = t.id ORDER BY s.id) "
         "AS studies FROM work.tenants t ORDER BY t.id"
@@ -237,28 +219,14 @@ def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
 
 
 def device_logins(tx: Connection, *, surely: bool = False) -> list[str]:
-    """Return the logins of workers that train for all tenants, in order; not those of another database.
-
-    Args:
-        tx: Any role.
-        surely: Leave out those without a comment, or with that of a database that is gone.
-    """
+    """Return the logins of workers that train for all tenants, in order; not those of another database."""
     own = "shobj_description(r.oid, 'pg_authid') = :words || current_database()" if surely else _IS_OWN
     asked = f"SELECT r.rolname FROM pg_roles r WHERE starts_with(r.rolname::text, :prefix) AND {own} ORDER BY 1"
     return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX, words=_OF_DATABASE)]
 
 
 def end_sessions(tx: Connection, *, most_locks: int, longest_seconds: float) -> int | None:
-    """End the sessions of logins that hold too many locks, or a transaction for too long.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        most_locks: Of all sessions of one login together; those with a fiftieth of them are ended.
-        longest_seconds: Of one transaction.
-
-    Returns:
-        How many were ended; None where this role, or the owner of the schema, has not the rights for it.
-    """
+    """End the sessions of logins that hold too many locks, or a transaction for too long."""
     may = "SELECT has_function_privilege('work.end_sessions(bigint, double precision)', 'EXECUTE')"
     if not scalar(tx, may):
         return None
@@ -282,12 +250,7 @@ _CLOSED = "closed to logins for an upgrade"
 
 
 def keep_logins_out(tx: Connection, *, all_sessions: bool) -> bool:
-    """Let no session of a login begin, and end those that hold a transaction; False where this role has not the rights.
-
-    Args:
-        tx: Role ``easeml_owner``; what it does holds after its commit.
-        all_sessions: End the others of logins in this database too.
-    """
+    """Let no session of a login begin, and end those that hold a transaction; False where this role lacks the rights."""
     may = (
         "SELECT pg_has_role(datdba, 'USAGE') AND pg_has_role('pg_signal_backend', 'USAGE') "
         "AND pg_has_role('pg_read_all_stats', 'USAGE') AND to_regrole('easeml_tenant') IS NOT NULL "

@@ -278,12 +278,7 @@ def _lock_message(error: DBAPIError) -> str:
 
 
 def refused_connection(error: OperationalDriverError, dsn: str) -> StoreError:
-    """Our error for a connection of the listener that the server did not open.
-
-    Args:
-        error: The driver's.
-        dsn: As of ``Store.dsn``.
-    """
+    """Our error for a connection of the listener that the server did not open."""
     if _NO_ENTRY in str(error):
         return _wrong_role(str(error).strip(), make_url(dsn), None, "")
     return StoreUnavailableError(str(error).strip())

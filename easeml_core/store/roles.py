@@ -94,12 +94,7 @@ def installing(cursor: Cursor) -> Iterator[None]:
 
 
 def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
-    """Make the roles, and set their passwords and rights to what they should be.
-
-    Args:
-        cursor: Of a superuser.
-        password_of: Role name to password. Only a SCRAM verifier of it is sent: no log can catch the password.
-    """
+    """Make the roles, and set their passwords and rights to what they should be."""
     cursor.execute("SELECT rolname FROM pg_roles")
     present = {name for (name,) in cursor}
     for role in (*ROLES, *GROUPS):
@@ -124,14 +119,7 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
 
 
 def membership(version: int, *, inherits: bool, becomes: bool) -> str:
-    """Return the options of a membership: whether it has the rights of the group, and whether it can become it.
-
-    Args:
-        version: Of the server, as a number: 160002 for 16.2. Before 16 there are no options: every member can become
-            the group, and ``work.caller`` takes it for the login that it is.
-        inherits: Whether it has the rights of the group.
-        becomes: Whether ``SET ROLE`` takes the group's name.
-    """
+    """Return the options of a membership: whether it has the rights of the group, and whether it can become it."""
     if version < FIRST_WITH_OPTIONS:
         return ""
     return f" WITH INHERIT {str(inherits).upper()}, SET {str(becomes).upper()}"
@@ -148,12 +136,7 @@ def limits_of(role: str) -> Limits:
 
 
 def limit_statements(role: str, limits: Limits) -> tuple[str, ...]:
-    """Return the SQL that makes limits hold for all future sessions of a role.
-
-    Args:
-        role: A name of letters, digits, and ``_ . -``.
-        limits: Its limits.
-    """
+    """Return the SQL that makes limits hold for all future sessions of a role."""
     settings = {
         "lock_timeout": limits.lock_seconds,
         "statement_timeout": limits.statement_seconds,
@@ -163,11 +146,7 @@ def limit_statements(role: str, limits: Limits) -> tuple[str, ...]:
 
 
 def ensure_databases(cursor: Cursor) -> None:
-    """Make the databases ``airflow`` and ``easeml``, and close every door that PostgreSQL leaves open.
-
-    Args:
-        cursor: Of a superuser, outside a transaction.
-    """
+    """Make the databases ``airflow`` and ``easeml``, and close every door that PostgreSQL leaves open."""
     cursor.execute("SELECT datname FROM pg_database")
     present = {name for (name,) in cursor}
     for database, owner in _OWNERS.items():
@@ -185,11 +164,7 @@ def open_database(cursor: Cursor, database: str) -> None:
 
 
 def ensure_schemas(cursor: Cursor) -> None:
-    """Make the schemas ``work`` and ``sealed`` in the database the cursor is in; only their doors are opened.
-
-    Args:
-        cursor: Of a superuser, in the database ``easeml``.
-    """
+    """Make the schemas ``work`` and ``sealed`` in the database the cursor is in; only their doors are opened."""
     _execute(cursor, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     for schema, guests in OUR_SCHEMAS.items():
         _execute(cursor, "CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", schema, OWNER)
@@ -254,11 +229,7 @@ END $$
 
 
 def close_statistics(cursor: Cursor) -> None:
-    """Revoke the server's statistics from all roles but the owner, in the cursor's database.
-
-    Args:
-        cursor: Of a superuser, in the database ``easeml``. Other databases of the server keep theirs.
-    """
+    """Revoke the server's statistics from all roles but the owner, in the cursor's database."""
     cursor.execute(CLOSE_STATISTICS)
 
 

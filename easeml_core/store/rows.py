@@ -46,21 +46,7 @@ def row(tx: Connection, sql: str, **values: Any) -> Row[Any] | None:
 
 
 def records(tx: Connection, kind: type[T], sql: str, /, **values: Any) -> list[T]:
-    """Return all rows of a query as frozen dataclasses (ADR 0027).
-
-    Args:
-        tx: An open transaction.
-        kind: A dataclass whose fields are named like the columns; their order is free. A column of a field whose type
-            is an enum, or an enum or None, is converted to it, and the JSON of a field whose type is a dataclass to
-            that (``encoding.from_json``). A field with a default may have no column.
-        sql: A query with named parameters.
-        **values: The parameters.
-
-    Raises:
-        TypeError: If a column has no field, or a field without a default has no column.
-        ValueError: If the text of a column is no member of the field's enum, or its JSON has not the fields of the
-            dataclass.
-    """
+    """Return all rows of a query as frozen dataclasses (ADR 0027)."""
     types = _decoded(kind)  # type: ignore[arg-type]  # mypy 11470: a class is hashable
     found = tx.execute(_text(sql), values).mappings()
     return [kind(**{n: types[n](v) if n in types and v is not None else v for n, v in r.items()}) for r in found]
@@ -95,11 +81,7 @@ def change(tx: Connection, sql: str, **values: Any) -> int:
 
 
 def as_json(value: JsonObject | Sequence[Any]) -> str:
-    """Strict JSON for a jsonb column, with the characters that PostgreSQL cannot store replaced.
-
-    Raises:
-        InvalidInputError: A value is NaN or infinite, or of a kind that JSON does not have.
-    """
+    """Strict JSON for a jsonb column, with the characters that PostgreSQL cannot store replaced."""
     try:
         dumped = json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -124,9 +106,6 @@ def filler(size: str) -> str:
 
     With them the value is moved out of its row whatever it says, and takes as much room as other usual ones
     (``m0049_large_values.py``).
-
-    Args:
-        size: SQL for the length of the value in bytes.
     """
     return f"decode(repeat('00', greatest({_LEAST_BYTES}, {_USUAL_BYTES} - {size})), 'hex')"
 

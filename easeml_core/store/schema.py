@@ -50,16 +50,6 @@ def upgrade(store: Transactions) -> str:
 
     Logins of tenants and workers go on meanwhile, as far as their rows are not locked. Where an open transaction is in
     the way for ``CLOSE_SECONDS``, those of logins are ended, and no session of theirs begins until the end.
-
-    Args:
-        store: Opened with the role that owns the schemas (``easeml_owner``).
-
-    Returns:
-        The revision that the database has now.
-
-    Raises:
-        SchemaVersionError: The database has a revision that this code does not know, e.g. of a newer version.
-        ConcurrentUpdateError: Another transaction has held a lock for ``PATIENCE_SECONDS``.
     """
     begun = time.monotonic()
     is_closed = False

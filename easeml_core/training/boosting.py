@@ -28,18 +28,7 @@ _REPORTS = 10
 
 
 def fit_boosted(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> Predictor:
-    """Boost on the training part.
-
-    Args:
-        kind: ``lightgbm`` or ``xgboost``.
-        parts: The open parts of the data.
-        parameters: Complete and checked.
-        seed: Of the rows and columns that each tree draws; nothing is drawn where both shares are 1.
-        report: Told ten times how far it is.
-
-    Raises:
-        TrainingError: If the library cannot be loaded, or boosting diverged.
-    """
+    """Boost on the training part."""
     settings = dict(parameters)
     rounds = settings.pop("n_estimators")
     report(0.1, f"fitting {kind} on {len(parts.train_labels):,} rows")

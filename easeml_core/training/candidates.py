@@ -57,10 +57,6 @@ _BETWEEN = 0.6180339887
 def check_spaces(entries: Sequence[Parameters]) -> None:
     """Check the entries that have a space, without making a candidate; standard library and YAML only.
 
-    Raises:
-        InvalidInputError: A field, a space, a kind or a parameter's name is not allowed.
-        ConfigError: A space can give a value outside its trainer's rule; names the parameter and what is allowed.
-
     Example:
         >>> check_spaces([{"kind": "decision_tree", "space": {"max_depth": {".int": [0, 9]}}, "count": 3}])
         Traceback (most recent call last):
@@ -73,18 +69,6 @@ def check_spaces(entries: Sequence[Parameters]) -> None:
 
 def expand_candidates(entries: Sequence[Parameters]) -> list[Parameters]:
     """Finite candidates, the same for the same entries on every machine.
-
-    Args:
-        entries: Candidates ``{"name", "kind", "parameters", "devices"}``, which stay as they are; or, with ``space`` (a
-            mapping, or text in YAML or JSON), entries that stand for ``count`` candidates (1 to 1000; may be left out
-            where the space has no more points than that), drawn with ``seed`` (0). There ``name`` is what the names
-            begin with (else the kind), ``kind`` may be chosen by the space, and ``parameters`` are the same for all.
-
-    Returns:
-        ``{"name", "kind", "parameters"}`` each, with ``devices`` where they were given, in the order of the entries.
-
-    Raises:
-        InvalidInputError: As ``check_spaces``; or the spaces give more than 1000.
 
     Example:
         >>> space = {"kind": {".choice": ["nearest_centroid", "gaussian_naive_bayes"]}}
@@ -240,17 +224,6 @@ RATES = ("0.1", "0.01", "0.001", "0.0001", "0.00001")
 def grid_of(candidate: Parameters, grid: str = "one") -> list[Parameters]:
     """The candidates that a candidate stands for.
 
-    Args:
-        candidate: An entry ``{"name", "kind", "parameters"}``; parameters may be absent. Those given are kept, and not
-            varied.
-        grid: One of ``GRIDS``.
-
-    Returns:
-        Entries with distinct names; the candidate itself if its kind is no network that is trained by steps.
-
-    Raises:
-        InvalidInputError: If the grid or the kind is not known.
-
     Example:
         >>> [c["name"] for c in grid_of({"name": "resnet", "kind": "resnet"}, "rates")][:2]
         ['resnet-lr0.1', 'resnet-lr0.01']
@@ -286,11 +259,7 @@ def _changed(rate: str, power: str) -> Parameters:
 
 
 def require_data_of(program: Program, layout: Layout, task: Task, classes: int, target: Layout | None = None) -> None:
-    """The data are what the program says.
-
-    Raises:
-        InvalidInputError: They are others; says what differs.
-    """
+    """The data are what the program says."""
     wanted = demands_of(program)
     wanted = wanted.as_numbers() if task == Task.REGRESSION else wanted
     there_target = "" if target is None else target.kind
@@ -315,18 +284,6 @@ def candidates_of_program(
     program: Program, layout: Layout, task: Task, target: Layout | None = None
 ) -> list[Parameters]:
     """What the program's template calls for, as far as it can be trained on such data here.
-
-    Args:
-        program: In either form.
-        layout: What a row stands for.
-        task: What is predicted.
-        target: What an answer stands for; None for one class or number.
-
-    Returns:
-        Entries ``{"name", "kind", "parameters"}``, in the template's order.
-
-    Raises:
-        InvalidInputError: If no template matches, or nothing that it calls for can be trained; says why for each.
 
     Example:
         >>> from easeml_core.data.layout import table_layout

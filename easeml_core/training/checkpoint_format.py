@@ -90,16 +90,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path, *, training: str, weights: Mapping[str, torch.Tensor]) -> Checkpoint:
-    """The checkpoint in a file.
-
-    Args:
-        path: The file; anything may be in it.
-        training: Which training is to go on.
-        weights: Of the network that is to go on, for their names, shapes and types.
-
-    Raises:
-        ArtifactError: If it cannot be read, belongs to another training, or does not fit this network.
-    """
+    """The checkpoint in a file."""
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(file.metadata())
@@ -155,11 +146,7 @@ def moments_of(optimizer: torch.optim.Optimizer) -> dict[int, Tensors]:
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[int, Tensors]) -> None:
-    """Go on with these moments.
-
-    Raises:
-        ArtifactError: If they do not belong to the optimiser's weights.
-    """
+    """Go on with these moments."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, found in moments.items():
         shapes = {name: tensor.shape for name, tensor in found.items()}

@@ -109,11 +109,7 @@ def load_libraries(kind: str) -> None:
 
 
 def run(job: TrainingJob, report: Report, group: Group = ALONE) -> None:
-    """Train, validate, save; of several ranks the first alone validates and saves.
-
-    Raises:
-        EasemlError: If the job is not allowed, its data cannot be read, or the model is broken.
-    """
+    """Train, validate, save; of several ranks the first alone validates and saves."""
     from easeml_core.data.parts import load_open_parts
     from easeml_core.metrics.metric import metric_of
     from easeml_core.models.formats import save_model
@@ -199,22 +195,7 @@ def validate(
 def score_on_validation(
     kind: str, predictor: Predictor, parts: OpenParts, metric: str | None = None
 ) -> tuple[float, float, NDArray[Any]]:
-    """What the model is worth on the validation part.
-
-    Args:
-        kind: Of the trainer, for messages.
-        predictor: The trained model.
-        parts: The open parts.
-        metric: Its name; None for accuracy where classes are predicted, r2 where numbers are.
-
-    Returns:
-        The score in the metric's unit, the quality in [0, 1], and the predictions they come from, shape
-        (validation_rows,): int64 labels or float64 numbers.
-
-    Raises:
-        InvalidInputError: If the metric is none for such targets, or wants probabilities that the model does not give.
-        TrainingError: If a score is not finite: the answer that comes from it would mean nothing.
-    """
+    """What the model is worth on the validation part."""
     from easeml_core.entities import Task
     from easeml_core.metrics.metric import metric_of
 

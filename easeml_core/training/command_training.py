@@ -183,11 +183,7 @@ class ProgramPredictor:
     _answers: NDArray[Any] | None = field(default=None, repr=False)
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Labels (int64) or numbers (float64), shape (rows,).
-
-        Raises:
-            TrainingError: If the program fails, or does not give one answer per row.
-        """
+        """Labels (int64) or numbers (float64), shape (rows,)."""
         if self._answers is None or self._asked is not inputs:
             answers = predict_in_child(self.path, self.format, inputs, wanted=wanted_of(self.task))
             self._asked, self._answers = inputs, answers
@@ -205,20 +201,7 @@ class ProgramPredictor:
 def fit_command(
     kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report, run: Run
 ) -> ProgramPredictor:
-    """Unpack the program, run its train command, pack what came out.
-
-    Args:
-        kind: ``command``.
-        parts: The open parts of the data.
-        parameters: ``program``, and the tenant's own.
-        seed: Told to the program in ``data.json``.
-        report: Told what the program tells.
-        run: Knows the program's file, and the checkpoint to go on from.
-
-    Raises:
-        TrainingError: If the program fails, or what it has become does not answer.
-        ArtifactError: If the archive is none, or not of a program that can be trained.
-    """
+    """Unpack the program, run its train command, pack what came out."""
     program = run.files["program"]
     command = read_program(program).train
     work = working_folder()
@@ -272,13 +255,7 @@ def write_contract(work: Path, parts: OpenParts, own: Parameters, seed: int) -> 
 
 
 def packed_model(folder: Path, target: Path, parts: OpenParts) -> ProgramPredictor:
-    """Pack a folder with a manifest as a model, and try it: each of its answers must be its own row's alone.
-
-    Raises:
-        InvalidInputError: If the folder has no manifest, or holds what cannot be packed, or too much.
-        ArtifactError: If the manifest says no command.
-        TrainingError: If the program does not answer, or answers a row by the others.
-    """
+    """Pack a folder with a manifest as a model, and try it: each of its answers must be its own row's alone."""
     pack_command(folder, target, command=None)
     predictor = ProgramPredictor(target, parts.task)
     answers = predictor.predict(parts.validation_inputs)
@@ -300,20 +277,7 @@ _WATCH = "easeml_core.training.container_watch"
 def fit_container(
     kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report, run: Run
 ) -> ProgramPredictor:
-    """Run the image on the data, pack what it leaves.
-
-    Args:
-        kind: ``container``.
-        parts: The open parts of the data.
-        parameters: ``image``, ``runtime``, and the tenant's own.
-        seed: Told to the program in ``data.json``.
-        report: Told what the program tells.
-        run: Knows the limits.
-
-    Raises:
-        TrainingTaskError: If there is no such runtime here.
-        TrainingError: If the image fails, or what it leaves is no model that runs without it.
-    """
+    """Run the image on the data, pack what it leaves."""
     runtime, image = parameters["runtime"], parameters["image"]
     found = shutil.which(runtime)
     if found is None:

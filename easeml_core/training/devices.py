@@ -87,11 +87,7 @@ class DetectedDevice:
 
 
 def detected_devices(slot: str | None = None) -> tuple[DetectedDevice, ...]:
-    """Return the devices that a training in this slot may use; at least one.
-
-    Args:
-        slot: ``cpu``, ``cuda``, ``cuda:N`` of the GPUs that this process sees, or None for its GPUs where it has any.
-    """
+    """Return the devices that a training in this slot may use; at least one."""
     gpus = () if slot == "cpu" else _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     number = (slot or "").partition(":")[2]
     if number:
@@ -298,25 +294,7 @@ def claimed(
     log: Callable[[str], object],
     wait_seconds: float | None = None,
 ) -> Iterator[Claim | None]:
-    """Hold ``count`` of some GPUs within the block, all of them or none.
-
-    Args:
-        devices: GPUs to choose from, in the order in which they are tried. A part is taken from one that is shared
-            already, if possible.
-        count: How many at once, from 1 to ``len(devices)``.
-        parts: 1 for whole GPUs; N for an N-th of one, with ``count`` of 1.
-        holder: What holds them, for the messages of others, such as ``trial 12``.
-        should_stop: Asked while it waits; True ends the wait.
-        log: Receives a line where it must wait.
-        wait_seconds: How long at most, >= 0; None for ``WAIT_SECONDS``.
-
-    Yields:
-        The claim; None where ``should_stop`` ended the wait.
-
-    Raises:
-        DevicesHeldError: Too few were free all the time; it names who holds which.
-        StateError: The folder of the files cannot hold them.
-    """
+    """Hold ``count`` of some GPUs within the block, all of them or none."""
     wait_seconds = WAIT_SECONDS if wait_seconds is None else wait_seconds
     with contextlib.ExitStack() as stack:
         deadline, has_said = time.monotonic() + wait_seconds, False
@@ -387,11 +365,7 @@ def path_of(device: DetectedDevice) -> Path:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
-    """The open file, which is made where there is none; None where another account keeps it to itself, or it is none.
-
-    Raises:
-        StateError: The folder cannot hold it.
-    """
+    """The open file, made where there is none; None where another account keeps it to itself, or it is no file."""
     file = _open(path)
     try:
         yield file
@@ -488,11 +462,7 @@ def _is_shared(device: DetectedDevice) -> bool:
 
 
 def described(devices: Sequence[DetectedDevice]) -> str:
-    """Return who holds which of some GPUs now, for a sentence.
-
-    Raises:
-        StateError: The folder of the files cannot hold them.
-    """
+    """Return who holds which of some GPUs now, for a sentence."""
     return "; ".join(f"{device.name} {_state_of(path_of(device))}" for device in devices)
 
 

@@ -58,11 +58,6 @@ ALONE = Group()
 def launch(work: Callable[[Group], None], *, ranks: int, folder: Path) -> None:
     """Fork the ranks, let each do its work, and end this process with the first failure.
 
-    Args:
-        work: Called in each rank; it joins the others by ``joined``.
-        ranks: How many, >= 2.
-        folder: Of the job, where ranks meet and leave their standard error.
-
     This process must have used no device and no thread before: neither survives a fork.
     """
     from multiprocessing import get_context
@@ -88,18 +83,7 @@ def launch(work: Callable[[Group], None], *, ranks: int, folder: Path) -> None:
 
 
 def joined(group: Group, *, folder: Path, device: torch.device, backend: str) -> Any:
-    """Join the other ranks; return ``torch.distributed``.
-
-    Args:
-        group: This rank.
-        folder: As of ``launch``.
-        device: Where this rank computes.
-        backend: One of ``config.BACKENDS``; ``auto`` is NCCL on GPUs and Gloo on processors.
-
-    Raises:
-        ConfigError: There is no such backend.
-        TrainingTaskError: torch was built without it.
-    """
+    """Join the other ranks; return ``torch.distributed``."""
     import torch.distributed
 
     require(backend in BACKENDS, "distributed_backend", backend, ", ".join(BACKENDS))

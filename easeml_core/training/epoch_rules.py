@@ -115,13 +115,7 @@ class Precision:
     def step(
         self, loss: torch.Tensor, optimizer: torch.optim.Optimizer, share: Callable[[], None] = lambda: None
     ) -> None:
-        """Take the gradient of a loss and let the optimiser step.
-
-        Args:
-            loss: Of this process's rows.
-            optimizer: Of the weights.
-            share: Called between the two; adds up the gradients of several processes.
-        """
+        """Take the gradient of a loss and let the optimiser step."""
         self._scaler.scale(loss).backward()
         share()
         self._scaler.step(optimizer)
@@ -198,9 +192,6 @@ _FIRST = 0.05
 def share_of_rate(done: float) -> float:
     """What part of the learning rate a step of one cycle takes (Smith and Topin, 2018): up a line, down a cosine.
 
-    Args:
-        done: Share of all steps that have been made, in [0, 1].
-
     Example:
         >>> [round(share_of_rate(done), 3) for done in (0.0, 0.1, 0.2, 0.6, 1.0)]
         [0.05, 0.525, 1.0, 0.5, 0.0]
@@ -211,16 +202,7 @@ def share_of_rate(done: float) -> float:
 
 
 def moved(rows: torch.Tensor, shape: tuple[int, ...], percent: int) -> torch.Tensor:
-    """Each image at another place, at most so far off; what comes in at a border is the border's own pixel.
-
-    Args:
-        rows: Flattened images, (rows, height * breadth * channels).
-        shape: Height, breadth and channels.
-        percent: Of each side, rounded down to whole pixels: small images stay where they are.
-
-    Returns:
-        Images of the same shape. The places are drawn by torch's generator of the CPU.
-    """
+    """Each image at another place, at most so far off; what comes in at a border is the border's own pixel."""
     height, breadth, _ = shape
     down, right = _places(len(rows), height, percent), _places(len(rows), breadth, percent)
     first = torch.arange(len(rows))[:, None, None]

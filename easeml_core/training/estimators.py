@@ -90,14 +90,7 @@ _REGRESSORS: Mapping[str, _Recipe] = {
 
 
 def build_pipeline(kind: str, parameters: Parameters, *, seed: int, task: Task = Task.CLASSIFICATION) -> Pipeline:
-    """An unfitted pipeline: impute the median, scale where it matters, predict.
-
-    Args:
-        kind: A kind of ``trainers`` whose library is scikit-learn, and which learns such a task.
-        parameters: Complete and checked.
-        seed: Of everything random, in [0, 2^32).
-        task: What is to be predicted.
-    """
+    """An unfitted pipeline: impute the median, scale where it matters, predict."""
     recipe = (_CLASSIFIERS if task == Task.CLASSIFICATION else _REGRESSORS)[kind]
     settings = {**recipe.fixed, **parameters}
     settings.pop("max_rows", None)

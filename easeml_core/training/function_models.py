@@ -23,18 +23,7 @@ _ALLOWED = (
 
 
 def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
-    """The model that a function returned.
-
-    Args:
-        returned: A fitted scikit-learn estimator or pipeline whose classes are the labels; an estimator or a booster of
-            LightGBM or XGBoost; or a folder (path) as the format ``command`` takes it, tried on the validation part.
-        parts: What it was trained on.
-        folder: Where a program is packed.
-
-    Raises:
-        TrainingError: It is none of these.
-        InvalidInputError: The folder cannot be packed.
-    """
+    """The model that a function returned."""
     if isinstance(returned, str | Path):
         return _program(Path(returned), parts, folder)
     if not hasattr(returned, "predict"):
@@ -44,16 +33,7 @@ def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
 
 
 def fitted_predictor(model: Any) -> Predictor:
-    """Return a fitted model in the form in which it is kept.
-
-    Args:
-        model: A fitted scikit-learn estimator or pipeline whose classes are the labels; or an estimator or a booster of
-            LightGBM or XGBoost.
-
-    Raises:
-        InvalidInputError: It has no method ``predict``.
-        TrainingError: It is a model of boosted trees whose classes are not 0, 1, 2, ...
-    """
+    """Return a fitted model in the form in which it is kept."""
     library = type(model).__module__.partition(".")[0]
     if library == "lightgbm":
         return _lightgbm(model)

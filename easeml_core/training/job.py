@@ -86,9 +86,6 @@ _SLOT = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 def check_slot(name: str) -> str:
     """The name itself, if it can be that of a device's slot.
 
-    Raises:
-        ConfigError: If it cannot.
-
     Example:
         >>> check_slot("cuda:1")
         'cuda:1'
@@ -102,16 +99,7 @@ _GPU_DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 def require_slot(name: str, *, devices: int = 1) -> str:
-    """The name itself, if it is that of a slot and this machine can have one of that kind.
-
-    Args:
-        name: The name.
-        devices: How many devices train in it at once.
-
-    Raises:
-        ConfigError: If it is no slot's name, or that of one device, and several train.
-        StateError: If it is a GPU's, and there is no GPU: every trial would fail.
-    """
+    """The name itself, if it is that of a slot and this machine can have one of that kind."""
     check_slot(name)
     _check_holds(name, devices)
     is_gpu = name.startswith("cuda")

@@ -78,18 +78,6 @@ def fit_network(
 
     The quality is reported to users, and decides at a rung whether the trial goes on (``selection.pruning``): the
     validation part chooses between candidates, never between the epochs of one.
-
-    Args:
-        kind: Of the trainer.
-        parts: The open parts.
-        parameters: Complete and checked; ``epochs``, ``batch_size`` and ``learning_rate`` among them.
-        seed: Of everything random.
-        report: Told after each epoch.
-        run: Device, checkpoints, early stopping, precision.
-
-    Raises:
-        TrainingError: If the loss stops being finite, where the message names the learning rate; or there is no GPU
-            where one is asked for.
     """
     training = _Training(kind, parts, parameters, seed=seed, run=run)
     if run.resume is not None:
@@ -100,12 +88,7 @@ def fit_network(
 
 
 def device_of(run: Run) -> torch.device:
-    """Where to compute.
-
-    Raises:
-        TrainingError: If a GPU is asked for and none is there.
-        TrainingMachineError: If the one that was claimed for it has vanished.
-    """
+    """Where to compute."""
     is_there = torch.cuda.is_available()
     claimed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if claimed.startswith(_UUIDS) and torch.backends.cuda.is_built() and not is_there:

@@ -63,25 +63,6 @@ def run_job(
 
     A network that ran out of memory is trained once more with batches of half the size, from its last checkpoint.
 
-    Args:
-        job: What to train, where to write, and the limits.
-        on_progress: Called in this thread with news: ``{"progress": 0.4, "note": "epoch 2 of 5", "quality": 0.9}``.
-        should_stop: Called in this thread at least every ``poll_seconds``, news or not (a heartbeat fits here); True
-            ends the job.
-        on_checkpoint: Called in this thread with the newest checkpoint's file (valid until it returns), the wall
-            seconds of this job that are in it, and its progress in [0, 1].
-        should_end: Called as often; once it is True, a network is trained no further than its present epoch, and its
-            result is taken as it is. Other kinds take no notice.
-        poll_seconds: How often the child is looked at, > 0.
-
-    Returns:
-        The result; its files lie in ``job.output_dir``.
-
-    Raises:
-        TrainingKilled: If a user or the kernel ended the child with SIGKILL.
-        TrainingError: If the child crashed, exceeded a limit, or gave no usable model; the first line is the reason.
-        TrainingCancelled: If ``should_stop`` said so.
-
     Nothing of the child is left when this returns or raises; it also dies when this process or thread dies.
     """
     job.output_dir.mkdir(parents=True, exist_ok=True)
@@ -240,11 +221,7 @@ def is_share(value: object) -> bool:
 
 
 def read_result(output_dir: Path, *, cost_seconds: float, start_seconds: float | None = None) -> TrainingResult:
-    """What a child left in its folder, checked.
-
-    Raises:
-        TrainingError: If a file is missing or does not say what it must, e.g. a quality outside [0, 1].
-    """
+    """What a child left in its folder, checked."""
     fields = _read_fields(output_dir / RESULT)
     quality: Any = fields.get("quality")
     artifact, model_format = fields.get("artifact"), fields.get("format")

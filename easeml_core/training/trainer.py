@@ -121,15 +121,6 @@ def _number(value: object) -> float:
 def complete(kind: str, rules: Mapping[str, Rule], given: Parameters) -> Parameters:
     """All parameters of a trainer: those given, checked, and the defaults of the rest.
 
-    Args:
-        kind: The trainer's name, for the message.
-        rules: Name of a parameter to its rule.
-        given: What the user wrote.
-
-    Raises:
-        InvalidInputError: If a name is not a parameter of this trainer; the message lists those that are.
-        ConfigError: If a value is outside its range.
-
     Example:
         >>> complete("rbf_svm", {"C": Real(1.0)}, {"C": 2})
         {'C': 2.0}
@@ -188,13 +179,6 @@ class Image:
 
 def checked_own(kind: str, given: Parameters) -> Parameters:
     """Parameters as JSON gives them back.
-
-    Args:
-        kind: The trainer's name, for the message.
-        given: Text, finite numbers, true, false, None, lists and mappings by name.
-
-    Raises:
-        InvalidInputError: If a name or a value is none of these, or they are too many; names the parameter.
 
     Example:
         >>> checked_own("command", {"layers": (64, 32), "rate": 0.1})
@@ -321,11 +305,6 @@ class Trainer:
     def misfit(self, layout: Layout, task: Task, target: Layout | None = None) -> str:
         """Why it cannot learn from such data; empty if it can.
 
-        Args:
-            layout: What a row stands for.
-            task: What is predicted.
-            target: What an answer stands for; None for one class or number a row.
-
         Example:
             >>> from easeml_core.data.layout import table_layout
             >>> Trainer("forest", "").misfit(table_layout(3), Task.REGRESSION)
@@ -359,20 +338,7 @@ class Trainer:
         report: Report,
         run: Run = Run(),  # noqa: B008 - frozen
     ) -> Predictor:
-        """Train on the train part.
-
-        Args:
-            parts: The open parts of the data.
-            parameters: As the user gave them.
-            seed: Of everything random.
-            report: Told how far it is.
-            run: What else a fitter may need that ``takes_run``.
-
-        Raises:
-            InvalidInputError: If a parameter is not allowed.
-            TrainingTaskError: If the library is absent.
-            TrainingError: If the data do not suit, or training diverged.
-        """
+        """Train on the train part."""
         complete_parameters = self.parameters(parameters)
         if not self.is_available():
             message = f"{self.kind} needs {self.library}: pip install 'easeml-airflow[{self.requires}]'"

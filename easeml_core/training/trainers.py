@@ -432,9 +432,6 @@ _FIRST: Mapping[str, tuple[str, ...]] = {
 def trainer_of(kind: str) -> Trainer:
     """The trainer of a kind.
 
-    Raises:
-        InvalidInputError: If there is none; the message lists those there are.
-
     Example:
         >>> trainer_of("random_forest").summary
         'bagged trees'
@@ -450,15 +447,6 @@ def trainer_of(kind: str) -> Trainer:
 
 def default_candidates(layout: Layout, task: Task, target: Layout | None = None) -> list[Parameters]:
     """What is tried when a study names no candidates: every kind that suits the data and is installed, best bets first.
-
-    Args:
-        layout: What a row stands for; on images the networks are tried as well.
-        task: What is to be predicted.
-        target: What an answer stands for; None for one class or number a row.
-
-    Returns:
-        At least nine entries ``{"name", "kind", "parameters"}``, or one for answers of several numbers; parameters hold
-        what departs from the defaults.
 
     Example:
         >>> from easeml_core.entities import Task
@@ -483,14 +471,6 @@ def _place(layout: str, kind: str) -> int:
 
 def check_candidates(candidates: Sequence[Parameters]) -> list[Parameters]:
     """The candidates of a study in plain form; ``parameters`` may be absent, then it is ``{}``.
-
-    Args:
-        candidates: Entries ``{"name", "kind", "parameters"}``; names are the identity across data versions.
-
-    Raises:
-        InvalidInputError: If there is no candidate, an entry lacks a name or has a field that is not known, a kind or
-            parameter is not known, or two have one name.
-        ConfigError: If a parameter is outside its range.
 
     Example:
         >>> check_candidates([{"name": "deep", "kind": "decision_tree", "parameters": {"max_depth": 30}}])

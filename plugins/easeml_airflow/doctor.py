@@ -62,11 +62,7 @@ def airflow_checks(place: Installation) -> list[Check]:
 
 
 def metadata_address(environment: Mapping[str, str]) -> str | None:
-    """Where Airflow's own tables are: as its environment or its file of settings says, or on the embedded server.
-
-    Returns:
-        The address; None where a command or a secrets backend has it, or none is known.
-    """
+    """Where Airflow's own tables are: as its environment or its file of settings says, or on the embedded server."""
     if given := environment.get(_METADATA):
         return given
     if any(environment.get(_METADATA + suffix) for suffix in _ELSEWHERE):
@@ -195,11 +191,7 @@ def _reached(name: str, connection: JsonObject, tls: dict[str, str], found: str)
 
 
 def check_metadata(url: str | None) -> Check:
-    """Airflow's own tables against the Airflow that is installed here.
-
-    Args:
-        url: Address of the metadata database, password included; None where it is not known.
-    """
+    """Airflow's own tables against the Airflow that is installed here."""
     name = "Airflow tables"
     if url is None:
         why = f"no address of Airflow's metadata database is known: no {_METADATA}, no airflow.cfg that names it"

@@ -85,16 +85,7 @@ def outcome_of(error: core.EasemlError) -> Outcome:
 
 @contextmanager
 def airflow_outcome(*, on_exhausted: str = "fail") -> Iterator[None]:
-    """Turn an error of the core into what Airflow does about it.
-
-    Args:
-        on_exhausted: ``fail`` or ``skip``, when a budget or a sealed set has nothing left.
-
-    Raises:
-        AirflowFailException: If trying again cannot help; carries the core's message.
-        AirflowSkipException: If something is used up and the operator said ``skip``.
-        EasemlError: If trying again may help; Airflow then retries the task.
-    """
+    """Turn an error of the core into what Airflow does about it."""
     try:
         yield
     except core.EasemlError as error:
@@ -124,9 +115,6 @@ def skipped_if_taken() -> Iterator[None]:
 
     So does the second try of a task whose worker was lost, where a device has taken the trial up before Airflow has
     given the first try up.
-
-    Raises:
-        AirflowSkipException: If another worker holds the trial.
     """
     try:
         yield
@@ -136,20 +124,7 @@ def skipped_if_taken() -> Iterator[None]:
 
 
 def settle_trial(result: TrialReport, *, on_failed: str, is_stopped: bool = False) -> None:
-    """Turn a trial that did not succeed into what Airflow does about it.
-
-    Args:
-        result: What the service says of the finished trial.
-        on_failed: One of ON_FAILED: what a FAILED trial does to its task. A cancelled one skips it: it was asked for.
-        is_stopped: Whether the task was stopped and so has released a trial that it had begun.
-
-    Raises:
-        AirflowException: If the trial was released because the task was stopped: a further try resumes it.
-        AirflowFailException: If the trial failed and ``on_failed`` is ``fail``: its one attempt is recorded, and a
-            second try of the task could only hear the same.
-        AirflowSkipException: If the trial was cancelled, or was given back since the task does not execute what its
-            candidate names, or failed and ``on_failed`` is ``skip``.
-    """
+    """Turn a trial that did not succeed into what Airflow does about it."""
     require(on_failed in ON_FAILED, "on_failed", on_failed, "one of " + ", ".join(ON_FAILED))
     state, trial = result.state, f"trial {result.trial_id} ({result.study}, {result.candidate})"
     if state == TrialState.CANCELLED:
@@ -184,18 +159,7 @@ NOTHING_RUNNABLE = "nothing runnable"
 
 
 def settle_stream(summary: DeviceSummary) -> None:
-    """Turn the end of a device's stream into what Airflow does about it.
-
-    Args:
-        summary: What the service says of the stream.
-
-    Raises:
-        AirflowException: If it was stopped from outside, or another process goes on in its place: a further try takes
-            up where this one was.
-        AirflowFailException: If the device itself seems to be at fault: a further try would only fail more trials. Also
-            if it can run no candidate of its studies at all; where it could run some, which have run, others are for
-            other tasks, and it has done its part.
-    """
+    """Turn the end of a device's stream into what Airflow does about it."""
     raised = STREAM_OUTCOMES.get(summary.reason)
     if raised is None and summary.reason == NOTHING_RUNNABLE and summary.is_useless:
         raised = AirflowFailException

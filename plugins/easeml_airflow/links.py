@@ -41,11 +41,6 @@ def tab_urls() -> tuple[str, str]:
 def page_url(study: str | None = None, trial_id: int | None = None, *, below: str = "") -> str:
     """Address of a page inside Airflow's own frame, under whatever path Airflow is served.
 
-    Args:
-        study: The study that the page is about; None where it is not known.
-        trial_id: A trial, whose decision is shown; None for none. Without its study the page finds that itself.
-        below: Which page of the study, such as ``submissions``; empty for the study's own.
-
     Example:
         >>> page_url("digits", 7), page_url(trial_id=7)
         ('/plugin/easeml/easeml/studies/digits/decisions/7', '/plugin/easeml/easeml/trials/7')

@@ -160,12 +160,7 @@ def label_timeout_seconds() -> float:
 
 
 def api_dag() -> str:
-    """The DAG, with ``{study}`` or ``{tenant}`` for a name, whose rights those on the service are.
-
-    Raises:
-        ConfigError: Both names stand in it. Names may hold every letter that an id may, so that study ``c`` of ``a_b``
-            and study ``b_c`` of ``a`` would share a DAG, and one team would have the other's rights.
-    """
+    """The DAG, with ``{study}`` or ``{tenant}`` for a name, whose rights those on the service are."""
     from easeml_core.errors import ConfigError
 
     template = _text("api_dag")

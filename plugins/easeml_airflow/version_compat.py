@@ -18,12 +18,6 @@ NEEDED = (3, 1)
 def require_airflow(found: str | None) -> None:
     """Refuse an Airflow that is too old.
 
-    Args:
-        found: Its version; None where it is not known, which is left to the imports below.
-
-    Raises:
-        ImportError: It is older than ``NEEDED``.
-
     Example:
         >>> require_airflow("3.1.0rc1")
         >>> require_airflow("2.11.2")

@@ -29,11 +29,7 @@ _withdraw_option = click.option(
 
 
 def confirm(question: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Ask before a change where a person can answer; scripts give --yes, --json or --dry-run.
-
-    Raises:
-        Abort: The person did not agree.
-    """
+    """Ask before a change where a person can answer; scripts give --yes, --json or --dry-run."""
     if not (yes or dry_run or as_json) and sys.stdin.isatty():
         click.confirm(plain(question), abort=True, err=True)
 

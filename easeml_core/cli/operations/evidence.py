@@ -87,16 +87,7 @@ def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_notary(database: str | None, keys: Path, *, unknown_key: bool = False) -> Notary:
-    """Return the notary of this host, and say where its first key was made.
-
-    Args:
-        database: Address of the role ``easeml_referee``; None for that of the installation.
-        keys: The host's key folder.
-        unknown_key: Whether its key may be one that the evidence does not know.
-
-    Raises:
-        StateError: Another key signs this installation's evidence; nothing was written.
-    """
+    """Return the notary of this host, and say where its first key was made."""
     from easeml_core.services.evidence.notary import Notary
 
     notary = Notary(open_store(database, role=REFEREE), keys)

@@ -129,17 +129,7 @@ def sync(
 def keep_in_sync(
     once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
 ) -> None:
-    """Sync repeatedly until ``stop`` is set; an error is logged and the sync repeated, if that can help.
-
-    Args:
-        once: One sync.
-        stop: Ends it, after the sync that is under way.
-        poll_seconds: Pause between two syncs, > 0.
-        log: Receives a sentence.
-
-    Raises:
-        InvalidInputError: An argument is not allowed.
-    """
+    """Sync repeatedly until ``stop`` is set; an error is logged and the sync repeated, if that can help."""
     require(0 < poll_seconds < 86400, "poll", poll_seconds, "more than 0 seconds and less than a day")
     while not stop.is_set():
         try:

@@ -57,27 +57,13 @@ Block = dict[str, Cells]
 
 
 def csv_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
-    """The header of a CSV file, and its rows.
-
-    Args:
-        path: See ``csv_files.read_table``.
-
-    Raises:
-        InvalidInputError: As ``csv_files.read_csv``; a wrong line raises when its block is read.
-    """
+    """The header of a CSV file, and its rows."""
     header, lines = read_table(path, _refused)
     return header, _blocks_of_lines(path, header, lines)
 
 
 def parquet_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
-    """The names of the columns of a Parquet file, and its rows.
-
-    Args:
-        path: An absolute path, see ``parquet_files.read_parquet``.
-
-    Raises:
-        InvalidInputError: As ``read_parquet``.
-    """
+    """The names of the columns of a Parquet file, and its rows."""
     from easeml_core.data.sources.parquet_files import is_large, large_columns, read_parquet
 
     if is_large(path):
@@ -160,12 +146,7 @@ class ColumnSummary:
         return TEXT_WIDTH if 2 * self.blanks >= self.rows - self.missing else WORD_WIDTH
 
     def add(self, cells: Cells, present: NDArray[np.bool_]) -> None:
-        """Take the next block.
-
-        Args:
-            cells: Of this column.
-            present: Which rows have a target, shape (rows of the block,).
-        """
+        """Take the next block."""
         empty = missing_cells(cells.column)
         kept = np.flatnonzero(present & ~empty)
         self.rows += int(present.sum())
@@ -221,20 +202,7 @@ def see_table(
     most: int,
     report: Callable[[str], None],
 ) -> SeenTable:
-    """Take blocks until there are no more, or more than ``most`` rows would be looked at.
-
-    Args:
-        blocks: Of rows.
-        inputs: Filled here. Of a series every line counts, of a table those that have a target.
-        target: Column that is kept whole.
-        keys: Columns of series that are kept whole; none for a table.
-        split: Whose column is kept whole.
-        most: Rows.
-        report: Hears how far it is after each block.
-
-    Raises:
-        InvalidInputError: If there are less than two rows, or the blocks refuse something.
-    """
+    """Take blocks until there are no more, or more than ``most`` rows would be looked at."""
     seen = SeenTable(inputs)
     parts: dict[str, list[Any]] = {name: [] for name in (*keys, split.column, target) if name}
     for whole in blocks:
@@ -288,12 +256,7 @@ def note_of_reading(seen: SeenTable, *, kept: int, whole: int, what: str) -> str
 
 
 def notes_of_columns(seen: SeenTable, names: Mapping[str, str]) -> list[str]:
-    """Missing values, and what becomes of text.
-
-    Args:
-        seen: The table.
-        names: In the program, by column.
-    """
+    """Missing values, and what becomes of text."""
     notes = []
     missing = [f"{shown(column.name)} {column.missing:,}" for column in seen.inputs if column.missing]
     if missing:
@@ -324,12 +287,7 @@ MOST_NUMBERS = 20
 
 
 def choose_target(columns: Sequence[str], target: str | None) -> tuple[str, str]:
-    """The target, and a note of what decided.
-
-    Args:
-        columns: At least one, those that may be predicted.
-        target: What was asked for.
-    """
+    """The target, and a note of what decided."""
     if target:
         return target, f"target {shown(target)}: as asked for"
     for name in TARGET_NAMES:
@@ -345,14 +303,6 @@ def infer_target(columns: Mapping[str, Column], target: str, task: Task | None) 
 
     Without a task, text and thresholds are classes; so are at most 20 different numbers, all of them whole, each of
     which comes twice or more on average. All other numbers are a regression.
-
-    Args:
-        columns: As for ``columns.target_of``.
-        target: As for ``columns.target_of``.
-        task: What was asked for.
-
-    Raises:
-        InvalidInputError: As ``columns.target_of``.
 
     Example:
         >>> infer_target({"y": np.array([0.0, 1, 1, 0])}, "y", None)[1]
@@ -377,16 +327,7 @@ def infer_target(columns: Mapping[str, Column], target: str, task: Task | None) 
 
 
 def sizes_of_classes(found: Target, labels: NDArray[Any], *, partial: bool) -> tuple[tuple[str, int], ...]:
-    """Each class and how many labels it has; none for regression.
-
-    Args:
-        found: What the labels are.
-        labels: Those that are there.
-        partial: Whether only a part of the data was looked at.
-
-    Raises:
-        InvalidInputError: If the labels are all the same, or a number is too large.
-    """
+    """Each class and how many labels it has; none for regression."""
     if found.task == Task.REGRESSION and bool((np.abs(labels) > _LARGEST).any()):
         message = f"target {shown(found.column)} holds a number that is infinite or beyond 3.4e38"
         raise InvalidInputError(message)

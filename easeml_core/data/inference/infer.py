@@ -84,13 +84,6 @@ def infer_images(path: Path, report: Callable[[str], None]) -> Inferred:
     """The program of a folder whose sub-folders hold images.
 
     Images are as large as most of those looked at, or smaller where the sources would refuse that.
-
-    Args:
-        path: An absolute path.
-        report: Hears how far it is after each image.
-
-    Raises:
-        InvalidInputError: As ``images.read_images``, but no image is decoded.
     """
     optional_package("PIL", "PIL", extra="images")
     class_names, files = listed_images(path)
@@ -125,15 +118,7 @@ def infer_images(path: Path, report: Callable[[str], None]) -> Inferred:
 
 
 def infer_arrays(path: Path, task: Task | None) -> Inferred:
-    """The program of a folder with ``inputs.npy`` and ``targets.npy``.
-
-    Args:
-        path: An absolute path.
-        task: What was asked for.
-
-    Raises:
-        InvalidInputError: As ``arrays.read_arrays``, but the values of the inputs are not looked at.
-    """
+    """The program of a folder with ``inputs.npy`` and ``targets.npy``."""
     with opened_folder(path, refused_array) as folder:
         shape = _claimed_shape(path / "inputs.npy", folder)
         targets = read_array(path / "targets.npy", folder, kinds="biufU", what="numbers or text")
@@ -206,18 +191,7 @@ KEYS = ("id", "step")
 
 
 def program_of_series(source: Source, seen: SeenTable, found: Target, asked: Asked, why: tuple[str, str]) -> Inferred:
-    """The program of lines that were seen; the values of a step are one tensor, and a link leads to the next step.
-
-    Args:
-        source: What reads the data.
-        seen: The table, with the columns of the keys.
-        found: Target of all lines.
-        asked: With target and keys.
-        why: Notes of what decided on target and task.
-
-    Raises:
-        InvalidInputError: As ``csv_files.read_series``.
-    """
+    """The program of lines that were seen; the values of a step are one tensor, and a link leads to the next step."""
     ids, steps = (series_key(seen.columns, name) for name in asked.keys)
     if steps.dtype == object:
         message = f"source of series: step column {asked.keys[1]!r} has words; steps are numbers"
@@ -344,20 +318,6 @@ def infer_program(
 ) -> Inferred:
     r"""Infer the program of a file or folder.
 
-    Args:
-        path: Where the data are.
-        target: The column to predict, or ``COLUMN>NUMBER``; None for the one called target, label, class or y, else
-            the last. Images and arrays bring their own.
-        task: ``classification`` or ``regression``; None for what the target looks like.
-        split: What rows will be divided by (``check_split``), in a file with columns; None for chance.
-        id_column: Of series in a CSV file, which one a line belongs to; None for ``id``.
-        step_column: Likewise when; None for ``step``. Where either is named, the file is one of series.
-        report: Hears, often, how far the reading is.
-
-    Raises:
-        InvalidInputError: If the data are of no known kind, cannot be read, are too large or damaged, or what was asked
-            for does not suit them.
-
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -383,11 +343,7 @@ def infer_program(
 
 
 def _keys(*named: str | None) -> tuple[str, ...]:
-    """The columns of series, the usual name for one that is not named; none where neither is.
-
-    Raises:
-        InvalidInputError: If a source cannot be written with the name.
-    """
+    """The columns of series, the usual name for one that is not named; none where neither is."""
     if not any(named):
         return ()
     found = tuple((name or "").strip() or usual for name, usual in zip(named, KEYS, strict=True))

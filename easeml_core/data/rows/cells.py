@@ -77,25 +77,14 @@ def cells_of_table(table: RawTable) -> Cells:
 
 
 def cells_of_columns(columns: Mapping[str, NDArray[Any]], encoded: Cells) -> Cells:
-    """The cells of raw columns, and of columns of many words also what they were hashed to.
-
-    Args:
-        columns: Name to column, as ``data.columns.column_of_texts`` makes them; no label is among them.
-        encoded: The same rows as ``cells_of_inputs`` decodes them.
-    """
+    """The cells of raw columns, and of columns of many words also what they were hashed to."""
     hashed = {n: c for n, c in zip(encoded.names, encoded.columns, strict=True) if c.dtype.kind == "V"}
     every = dict(columns) | {f"\0{name}": column for name, column in hashed.items()}
     return Cells(tuple(every), tuple(every.values()))
 
 
 def cells_of_inputs(inputs: NDArray[Any], names: Sequence[str] | None, layout: Layout | None) -> Cells:
-    """The cells of encoded rows.
-
-    Args:
-        inputs: Shape ``(rows, features)``, NaN for missing.
-        names: Of the features, as they are kept with a study's data; None where they were not kept.
-        layout: What a row stands for; None for a table.
-    """
+    """The cells of encoded rows."""
     flat = np.asarray(inputs, dtype=np.float32).reshape(len(inputs), -1)
     if layout is not None and layout.kind != "table":
         return _pieces(flat, layout)
@@ -186,13 +175,6 @@ def tokens_of(cells: Cells, key: bytes) -> NDArray[np.uint64]:
 
     Only different values are hashed.
 
-    Args:
-        cells: The rows.
-        key: 1 to 64 bytes that only the referee knows.
-
-    Returns:
-        Shape ``(rows, columns)``.
-
     Example:
         >>> one = Cells(("a",), (np.array([1.0, np.nan]),))
         >>> two = Cells(("b",), (np.array([" '1.0'", "null"], dtype=object),))
@@ -278,12 +260,7 @@ def name_tokens(cells: Cells, key: bytes) -> NDArray[np.uint64]:
 
 
 def row_ids(tokens: NDArray[np.uint64], key: bytes) -> list[bytes]:
-    """16 bytes for each row: its cells in whatever order of columns (BLAKE2b of the sorted tokens).
-
-    Args:
-        tokens: Of ``tokens_of``, shape ``(rows, columns)``.
-        key: As there.
-    """
+    """16 bytes for each row: its cells in whatever order of columns (BLAKE2b of the sorted tokens)."""
     ordered = np.ascontiguousarray(np.sort(tokens, axis=1))
     # Missing cells are zeros in front: a column without values changes nothing.
     starts = (ordered == 0).sum(axis=1)

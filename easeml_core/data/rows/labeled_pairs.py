@@ -53,19 +53,7 @@ def write_pairs(path: Path, pairs: Pairs) -> None:
 
 
 def read_pairs(path: Path, *, features: int, classes: int, task: Task, label_shape: tuple[int, ...] = ()) -> Pairs:
-    """Read what ``write_pairs`` wrote.
-
-    Args:
-        path: The file.
-        features: Columns that the inputs must have.
-        classes: Labels must lie in [0, classes); 0 for regression.
-        task: What the labels are.
-        label_shape: Of one label; empty for a class or one number.
-
-    Raises:
-        InvalidInputError: If it is anything else: other arrays, another width, a label that is no class, a value that
-            is not finite.
-    """
+    """Read what ``write_pairs`` wrote."""
     try:
         with zipfile.ZipFile(path) as packed:
             inputs, labels = (_array(packed, name, path) for name in _checked_entries(packed))

@@ -128,19 +128,7 @@ def match_rows(
     chance: float = CHANCE,
     seed: int = 0,
 ) -> Matches:
-    """Find new rows in a known table.
-
-    Args:
-        new: The new rows.
-        known: The known rows.
-        first: bool, shape ``(known rows,)``: of known rows that cannot be distinguished, one of these is named.
-        groups: int64, shape ``(known rows,)``: the group of each, at least 0; None for one group of all.
-        chance: Share of new rows of the same population that each pass may take for certain by chance, in (0, 1).
-        seed: Decides which sets of columns are compared; a secret of the referee.
-
-    Returns:
-        The matches.
-    """
+    """Find new rows in a known table."""
     place = np.full(len(new.tokens), -1, dtype=np.int64)
     empty = Matches(place, place.copy(), 0.0, 0.0, 0.0, frozenset())
     if not len(new.tokens) or len(known.tokens) < 2 or not new.tokens.shape[1] or not known.tokens.shape[1]:
@@ -196,11 +184,7 @@ def _named(place: Ints, order: Ints) -> Ints:
 
 
 def _codes(known: Words, new: Words) -> tuple[Words, Words, int]:
-    """Numbers in place of tokens: 0 for missing, from 1 for values of known rows, one more for all others.
-
-    Returns:
-        Of the known rows, of the new ones, and how many different values the known rows have.
-    """
+    """Numbers in place of tokens: 0 for missing, from 1 for values of known rows, one more for all others."""
     flat = known.ravel()
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
@@ -241,12 +225,7 @@ class _Scores(Protocol):
     tokens: Words
 
     def best(self, new: Words, own: Ints | None = None) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
-        """The best candidate of each row (-1 for none), its score, and whether it agrees in all that counts.
-
-        Args:
-            new: Tokens of rows.
-            own: The known row that each of them is itself, which is passed over; None for rows that are not known.
-        """
+        """The best candidate of each row (-1 for none), its score, and whether it agrees in all that counts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,16 +271,7 @@ def _copied(
     others: NDArray[np.float64],
     groups: Ints,
 ) -> frozenset[int]:
-    """Groups that the new rows have beyond what chance explains (formula: see the module).
-
-    Args:
-        candidate: int64, shape ``(new rows,)``: the best known row of each, -1 for none.
-        score: Shape ``(new rows,)``.
-        sample: int64, shape ``(sampled rows,)``: known rows.
-        named: Shape ``(sampled rows,)``: the best of the other known rows of each, -1 for none.
-        others: Shape ``(sampled rows,)``: its score.
-        groups: int64, shape ``(known rows,)``.
-    """
+    """Groups that the new rows have beyond what chance explains (formula: see the module)."""
     every = np.zeros_like(groups)
     ordered = np.sort(others)[::-1]
     found: set[int] = set()
@@ -520,14 +490,6 @@ def _aligned(new: Rows, known: Rows, values: int) -> Ints:
 
     The pairs maximise the summed Bhattacharyya coefficients, sum over values of sqrt(p q), where columns of the same
     name have ``_NAME_BONUS`` more; columns without a common value are not paired.
-
-    Args:
-        new: Codes of new rows.
-        known: Codes of known rows.
-        values: How many different values the known rows have.
-
-    Returns:
-        Shape ``(pairs, 2)``.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -66,18 +66,7 @@ STEP = "step"
 
 
 def joined_steps(path: Path, table: TextTable, form: RowForm) -> TextTable:
-    """A table with one row for each series, of columns such as ``heat_0``, ``heat_1``, as an encoded study has them.
-
-    Args:
-        path: Of the file, for messages.
-        table: Its cells: ``example`` names the series of a line, ``step`` its place; other columns are kept, and have
-            one value in all lines of a series, or none.
-        form: Of the study. Where it is none of series with names, or ``table`` has no lines of steps, that is returned.
-
-    Raises:
-        InvalidInputError: A step is no number or is there twice, a series is longer than the study's, or a column that
-            is kept has two values in one; the message says where.
-    """
+    """A table with one row for each series, of columns such as ``heat_0``, ``heat_1``, as an encoded study has them."""
     channels = _channels(form)
     if not channels or STEP in channels or not {KEY, STEP, *channels} <= set(table.columns):
         return table
@@ -145,18 +134,7 @@ _BLOCK_CELLS = 2_000_000
 
 
 def read_rows(path: Path, form: RowForm, *, label: str | None = None) -> Rows:
-    """The rows of a file or folder, in a study's form.
-
-    Args:
-        path: A table (``read_text_table``) with the study's columns; ``.npy``; an image; a folder with ``inputs.npy``
-            (and ``targets.npy``); a folder of images, with a sub-folder for each class where they are labelled; a zip
-            file of such a folder.
-        form: What a row looks like.
-        label: Read labels too, in a table from this column; None for rows without labels.
-
-    Raises:
-        InvalidInputError: It is none of these, or does not fit the study; the message says where.
-    """
+    """The rows of a file or folder, in a study's form."""
     with unpacked(path.absolute()) as place:  # absolute, as files in folders are opened
         if place.is_dir():
             is_arrays = (place / ARRAYS[0]).exists()
@@ -173,13 +151,6 @@ def rows_in_blocks(path: Path, form: RowForm) -> Iterator[Rows]:
     """The rows of a path without labels: of a table of any size some at a time, of anything else all at once.
 
     A table of series is read at once, since a series may be a line for each step.
-
-    Args:
-        path: As of ``read_rows``.
-        form: What a row looks like.
-
-    Raises:
-        InvalidInputError: As of ``read_rows``, where the block that is wrong is read.
     """
     if path.suffix.lower() == ".zip" or not is_table(path) or form.layout.kind == "series":
         yield read_rows(path, form)
@@ -314,18 +285,7 @@ class NamedRows:
 
 
 def read_named_rows(inputs: Path, labels: Path | None, form: RowForm, *, beside: str | None = None) -> NamedRows:
-    """The rows of a file or folder, with their labels where there are any.
-
-    Args:
-        inputs: As of ``row_files.read_rows``; a table has a column ``example`` and the study's columns.
-        labels: A table ``example,label`` of the same rows; None for those that the inputs tell (sub-folders of images,
-            or ``targets.npy``).
-        form: What a row looks like.
-        beside: A column that the inputs must have, an input of the study or not; they are a table then.
-
-    Raises:
-        InvalidInputError: A file is invalid or does not fit the study, or both tell labels; the message says where.
-    """
+    """The rows of a file or folder, with their labels where there are any."""
     rows = _read(inputs, form, beside)
     if labels is None:
         return rows
@@ -369,10 +329,6 @@ def _labels_of(file: ExampleFile, inputs: ExampleFile, form: RowForm) -> Labels:
 
 
 def require_label_columns(file: ExampleFile) -> None:
-    """Require the columns ``example`` and ``label``.
-
-    Raises:
-        InvalidInputError: It has others.
-    """
+    """Require the columns ``example`` and ``label``."""
     if list(file.columns) != [LABEL]:
         raise refused(file, "a file of labels has the columns example and label, and no other")

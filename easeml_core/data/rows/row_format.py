@@ -77,16 +77,7 @@ class Rows:
 
 
 def rows_of_cells(file: ExampleFile, form: RowForm, *, label: str | None) -> Rows:
-    """The rows of a table of words.
-
-    Args:
-        file: The table.
-        form: What a row looks like.
-        label: Column of the labels; None leaves out what is no input, and reads no label.
-
-    Raises:
-        InvalidInputError: A column is missing, or too much where labels are read, or a cell is none of its column.
-    """
+    """The rows of a table of words."""
     columns = dict(file.columns)
     if label is not None and label not in columns:
         raise _without_labels(file, form, label)
@@ -113,11 +104,7 @@ def _without_labels(file: ExampleFile, form: RowForm, label: str) -> InvalidInpu
 
 
 def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> Labels:
-    """The labels in a column: names or numbers of classes, or numbers to predict.
-
-    Raises:
-        InvalidInputError: A cell is none; the message gives the line. Or answers are several numbers.
-    """
+    """The labels in a column: names or numbers of classes, or numbers to predict."""
     if form.target is not None:
         fault = f"an answer of the study is {form.target.features:,} numbers ({form.target.kind}), which no cell holds"
         raise refused(file, f"{fault}; bring a folder of inputs.npy and targets.npy, or pairs whose label is a list")
@@ -127,16 +114,7 @@ def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> La
 
 
 def labels_of_numbers(values: Any, target: Layout, origin: str) -> Labels:
-    """Answers of several numbers, flattened, shape (rows, numbers); None or NaN is an unknown number.
-
-    Args:
-        values: Of any shape that has as many numbers a row.
-        target: What an answer stands for.
-        origin: What they are called in messages.
-
-    Raises:
-        InvalidInputError: They are others, infinite, or none of a row is known.
-    """
+    """Answers of several numbers, flattened, shape (rows, numbers); None or NaN is an unknown number."""
     wanted = f"labels of {target.features:,} numbers each ({target.kind} {target.shape})"
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -159,18 +137,7 @@ def table_of_words(origin: str, columns: Mapping[str, Sequence[str]]) -> Example
 
 
 def rows_of_json(items: Sequence[Any], form: RowForm, *, labelled: bool, origin: str = "rows") -> Rows:
-    """Rows given as plain JSON.
-
-    Args:
-        items: Each the inputs of a row, ``[number or null, ...]`` in the study's order or ``{column: value}``; labelled
-            ones are ``{"inputs": ..., "label": ...}``.
-        form: What a row looks like.
-        labelled: Whether they have labels.
-        origin: What they are called in messages.
-
-    Raises:
-        InvalidInputError: They are anything else.
-    """
+    """Rows given as plain JSON."""
     if not isinstance(items, Sequence) or isinstance(items, str) or not items:
         raise _unlike(origin, "a list of at least one row")
     given, labels = list(items), None
@@ -191,12 +158,7 @@ def _labels_of_json(values: Sequence[Any], form: RowForm, origin: str) -> Labels
 
 
 def table_of_numbers(values: Any, features: int) -> NDArray[np.float32]:
-    """Rows of numbers as inputs, shape (n >= 1, features); None or NaN is missing.
-
-    Raises:
-        InvalidInputError: They are no numbers, or too large.
-        ShapeError: They have another width.
-    """
+    """Rows of numbers as inputs, shape (n >= 1, features); None or NaN is missing."""
     try:
         table = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -48,16 +48,7 @@ class TextTable(NamedTuple):
 
 
 def read_text_table(path: Path) -> TextTable:
-    """The cells of a file.
-
-    Args:
-        path: A regular file of at most 64 MB and 2,000 columns: Parquet (numbers and text) if its name ends so, else
-            CSV in UTF-8.
-
-    Raises:
-        InvalidInputError: It is no such file, a row has another number of cells than the header, or there is none; the
-            message says where.
-    """
+    """The cells of a file."""
     if path.suffix.lower() in PARQUET:
         columns = read_parquet(path.absolute(), least_rows=1)
         return TextTable((), {name: texts_of(column) for name, column in columns.items()})
@@ -66,16 +57,7 @@ def read_text_table(path: Path) -> TextTable:
 
 
 def text_blocks(path: Path, *, most_cells: int, width: int) -> Iterator[TextTable]:
-    """The cells of a file of any size, some rows at a time; of Parquet at most 5 billion cells, 512 MB a row group.
-
-    Args:
-        path: As of ``read_text_table``.
-        most_cells: Of a block, and of what becomes of it; a row is never divided.
-        width: Numbers that become of a row.
-
-    Raises:
-        InvalidInputError: As of ``read_text_table``, where the block that is wrong is read.
-    """
+    """The cells of a file of any size, some rows at a time; of Parquet at most 5 billion cells, 512 MB a row group."""
 
     def rows_of(columns: int) -> int:
         return max(1, most_cells // max(columns, width))
@@ -180,15 +162,7 @@ def refused(file: ExampleFile, what: str, row: int | None = None) -> InvalidInpu
 
 
 def read_examples(path: Path) -> ExampleFile:
-    """Read a table with a column ``example``.
-
-    Args:
-        path: As of ``read_text_table``.
-
-    Raises:
-        InvalidInputError: It is no such file, a row has another number of cells than the header, or a key is empty,
-            too long, not printable, or there twice; the message says where.
-    """
+    """Read a table with a column ``example``."""
     return examples_of(path, read_text_table(path))
 
 
@@ -203,11 +177,7 @@ def examples_of(path: Path, table: TextTable) -> ExampleFile:
 
 
 def with_distinct_keys(file: ExampleFile) -> ExampleFile:
-    """The same rows, whose keys are what they must be.
-
-    Raises:
-        InvalidInputError: A key is empty, too long, not printable, or there twice; the message says where.
-    """
+    """The same rows, whose keys are what they must be."""
     first: dict[str, int] = {}
     for row, key in enumerate(file.keys):
         if not key or len(key) > LONGEST_KEY or not key.isprintable():
@@ -226,19 +196,6 @@ def encode(
     A column of the study that was numbers is read as numbers; one that was words may come as words, under its own name,
     or as the columns ``NAME=WORD`` of 0 and 1; one of many words under its own name, or as what it was hashed to.
     Unknown words are zeros, as rare ones were in the study's data.
-
-    Args:
-        file: The rows.
-        feature_names: Names of the study's columns after encoding; None when they were not kept: then the file must
-            have ``features`` columns of numbers, in the order of the study's.
-        features: How many there are.
-        beside: A column that need not be an input.
-
-    Returns:
-        float32, shape ``(rows, features)``; NaN where a cell is empty, never infinite.
-
-    Raises:
-        InvalidInputError: A column is missing or too much, or a cell is no number.
     """
     if len(file.keys) * features > MAX_CELLS:
         raise refused(file, f"has more than {MAX_CELLS:,} cells; bring fewer examples")
@@ -275,9 +232,6 @@ def class_indices(file: ExampleFile, column: str, class_names: Sequence[str]) ->
     """Labels of the rows as indices of classes, shape ``(rows,)``.
 
     A cell is the name of a class, or its index where no class is named by a number.
-
-    Raises:
-        InvalidInputError: A cell is neither; the message gives the line and the classes.
     """
     words = _class_words(class_names)
     labels = np.empty(len(file.keys), dtype=np.int64)
@@ -290,11 +244,7 @@ def class_indices(file: ExampleFile, column: str, class_names: Sequence[str]) ->
 
 
 def number_targets(file: ExampleFile, column: str) -> NDArray[np.float32]:
-    """Numbers to predict, one a row, shape ``(rows,)``.
-
-    Raises:
-        InvalidInputError: A cell is empty, no number, or beyond 3.4e38; the message gives the line.
-    """
+    """Numbers to predict, one a row, shape ``(rows,)``."""
     values = _numbers(file, column)
     missing = np.flatnonzero(np.isnan(values))
     if len(missing):

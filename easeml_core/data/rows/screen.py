@@ -59,13 +59,7 @@ class Screen:
         self._in_common: dict[bytes, NDArray[np.uint8]] = {}
 
     def may_match(self, parts: Ints, tokens: Words, rows: Ints) -> Ints:
-        """Return the parts with a row that may have the values of two columns of a new row.
-
-        Args:
-            parts: int64, shape ``(cells,)``, in order: to which part of the known rows each cell belongs.
-            tokens: uint64, shape ``(cells,)``: values of the known rows, all of them in ``values``.
-            rows: int64, shape ``(cells,)``: the row of the part that has it; 0 where any of them may.
-        """
+        """Return the parts with a row that may have the values of two columns of a new row."""
         places = np.searchsorted(self.values, tokens)
         order = np.lexsort((rows, parts))
         is_same_row = (np.diff(parts[order]) == 0) & (np.diff(rows[order]) == 0)

@@ -38,24 +38,7 @@ _KIND_OF_DIMENSIONS = {2: "table", 3: "series", 4: "image"}
 def read_arrays(
     folder: Path, task: Task | None = None, *, kind: str | None = None, to_itself: bool = False
 ) -> RawTable:
-    """The table of ``inputs.npy`` and ``targets.npy``.
-
-    Args:
-        folder: An absolute path.
-        task: ``regression`` predicts the numbers of the targets; None makes classes of them.
-        kind: What a row of the inputs is: ``table`` (any shape, flattened), ``series`` (steps, channels), ``tree``
-            (nodes, channels + 2) as in ``layout.Layout``, or ``image`` (height, width) or (height, width, channels).
-            None for what the dimensions suggest: 2 a table, 3 series, 4 images.
-        to_itself: Whether the inputs are the targets as well, for regression; then ``targets.npy`` is not read.
-
-    Returns:
-        A table of the inputs as they are, but bytes of images are divided by 255. Targets are whole numbers, text or
-        numbers, shape (rows,), or one-hot rows, shape (rows, classes). For regression they may be several numbers a
-        row as well: (rows, numbers), (rows, steps, channels) or (rows, height, width, channels), NaN where unknown.
-
-    Raises:
-        InvalidInputError: If a file is missing, too large, damaged or of Python objects, or the arrays do not fit.
-    """
+    """The table of ``inputs.npy`` and ``targets.npy``."""
     if not folder.is_absolute():
         raise refused_array(folder, "must be named by an absolute path (it is read by another process)")
     with opened_folder(folder, refused_array) as inside:
@@ -96,11 +79,7 @@ def _flat(values: NDArray[Any], layout: Layout) -> NDArray[Any]:
 
 
 def layout_of_targets(folder: Path, targets: NDArray[Any], task: Task | None) -> Layout | None:
-    """What a row of targets of several numbers stands for; None for one class or number a row.
-
-    Raises:
-        InvalidInputError: If they are text, or classes are to be predicted and they have more than two dimensions.
-    """
+    """What a row of targets of several numbers stands for; None for one class or number a row."""
     if targets.ndim <= 2 and task != Task.REGRESSION:
         return None  # classes, or one-hot rows of them
     if targets.ndim == 1 or math.prod(targets.shape[1:]) == 1:
@@ -112,17 +91,7 @@ def layout_of_targets(folder: Path, targets: NDArray[Any], task: Task | None) ->
 
 
 def read_array(path: Path, folder: int, *, kinds: str, what: str) -> NDArray[Any]:
-    """The array in a file, without a copy of its values.
-
-    Args:
-        path: Of the file, for errors.
-        folder: Descriptor of the folder that it is opened in.
-        kinds: Kinds of types that are allowed, as in ``numpy.dtype.kind``.
-        what: The same in words.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, or is not what it must be.
-    """
+    """The array in a file, without a copy of its values."""
     content = read_bytes(path, refused_array, most=MAX_BYTES, folder=folder)
     header = read_header(path, content, size=len(content), kinds=kinds, what=what)
     values = np.frombuffer(content, header.dtype, offset=header.start)
@@ -146,18 +115,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path, content: bytes, *, size: int, kinds: str, what: str) -> Header:
-    """The header of a file, checked against the file's size; no value is looked at.
-
-    Args:
-        path: Of the file, for errors.
-        content: Its first bytes.
-        size: How many bytes it has.
-        kinds: As of ``read_array``.
-        what: As of ``read_array``.
-
-    Raises:
-        InvalidInputError: If it is no .npy file, of another type or too large, or damaged.
-    """
+    """The header of a file, checked against the file's size; no value is looked at."""
     header = _claimed(path, content)
     cells = math.prod(header.shape)
     if header.dtype.kind not in kinds or header.dtype.itemsize > 4 * _MAX_WORD:
@@ -191,11 +149,7 @@ def _claimed(path: Path, content: bytes) -> Header:
 
 
 def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
-    """What a row of inputs of this shape is: of the kind asked for, or what the number of dimensions suggests.
-
-    Raises:
-        InvalidInputError: If the shape is none of that kind, or a row is too long.
-    """
+    """What a row of inputs of this shape is: of the kind asked for, or what the number of dimensions suggests."""
     row = shape[1:]
     found = kind or _KIND_OF_DIMENSIONS.get(len(shape), "")
     if found == "image" and len(row) == 2:
@@ -213,11 +167,7 @@ def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
 
 
 def target_of_array(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
-    """The target that an array of targets is: shape (rows,), or one-hot (rows, classes).
-
-    Raises:
-        InvalidInputError: If it is neither, or a row has none.
-    """
+    """The target that an array of targets is: shape (rows,), or one-hot (rows, classes)."""
     if task == Task.REGRESSION and math.prod(targets.shape[1:]) == 1:
         targets = targets.reshape(-1)
     if targets.ndim == 2:
@@ -251,11 +201,7 @@ def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) 
 
 
 def require_links(folder: Path, trees: NDArray[Any]) -> None:
-    """Require nodes that name nodes before them as their children, and are the child of one node at most.
-
-    Raises:
-        InvalidInputError: A row of ``trees``, shape (rows, nodes, channels + 2), is no such tree.
-    """
+    """Require nodes that name nodes before them as their children, and are the child of one node at most."""
     links = trees[:, :, -LINKS:].astype(np.float64)
     unused = np.asarray(np.isnan(trees.astype(np.float64)).all(axis=2))
     own = np.arange(trees.shape[1])[None, :, None]

@@ -129,11 +129,7 @@ def _save(folder: Path, table: RawTable) -> None:
 
 
 def load_table(folder: Path) -> RawTable:
-    """Return the table that the child has written; a large one stays in its file, which may be removed meanwhile.
-
-    Raises:
-        InvalidInputError: The child has refused the source; with its message.
-    """
+    """Return the table that the child has written; a large one stays in its file, which may be removed meanwhile."""
     if (folder / REFUSAL).exists():
         raise InvalidInputError((folder / REFUSAL).read_text(encoding="utf-8"))
     about = json.loads((folder / _TABLE).read_text(encoding="utf-8"))

@@ -42,17 +42,7 @@ MAX_CELL = 131_072
 def read_table(
     path: Path, refused: Refusal, *, is_streamed: bool = False
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The header of a CSV file, and number and cells of every further line that is not blank.
-
-    Args:
-        path: A regular file of at most ``MAX_BYTES``; a pipe is never waited for.
-        refused: Makes the error from the path and what is wrong with it, such as ``is not UTF-8 (byte 7)``.
-        is_streamed: The file may be of any size, and is read while the lines are taken.
-
-    Raises:
-        InvalidInputError: If the file cannot be read or is not well-formed, or the header is empty, repeats a name or
-            has more than ``MAX_COLUMNS``; also while the lines are taken.
-    """
+    """The header of a CSV file, and number and cells of every further line that is not blank."""
     said = partial(refused, path)
     text = _lines_of(path, refused) if is_streamed else text_of(read_bytes(path, refused, most=MAX_BYTES), said)
     lines = (line for line in numbered_rows(text, said, most_columns=MAX_COLUMNS) if line[1])
@@ -77,15 +67,7 @@ def _lines_of(path: Path, refused: Refusal) -> Iterator[str]:
 
 
 def read_csv(path: Path) -> dict[str, Column]:
-    """The columns of a CSV file, by the names of its header.
-
-    Args:
-        path: An absolute path of a regular file of at most 64 MB.
-
-    Raises:
-        InvalidInputError: If the file is not there, too large, not UTF-8, not a table, or a line has another number of
-            cells than the header; the message gives the line.
-    """
+    """The columns of a CSV file, by the names of its header."""
     if not path.is_absolute():
         raise _refused(path, "must be named by an absolute path (it is read by another process)")
     header, lines = read_table(path, _refused)
@@ -117,21 +99,6 @@ def read_series(
     """One row for each series, of layout (steps, channels); the channels are the remaining columns, all numeric.
 
     Steps are put in the order of the step column, whose gaps do not count; series shorter than the longest end in NaN.
-
-    Args:
-        path: An absolute path, see ``read_csv``.
-        target: The column to predict, or ``COLUMN>NUMBER``. Each series has one value in it, in at least one line.
-        task: ``regression`` predicts the numbers of the target; None makes classes of it.
-        id_column: Which series a line belongs to.
-        step_column: When, as a number.
-        split: What the series will be divided by: a column that has one value in all lines of a series.
-
-    Returns:
-        Series in the order of their first lines, without those that have no target.
-
-    Raises:
-        InvalidInputError: If a column is missing or of the wrong kind, a step occurs twice in a series, a series has
-            two targets or two groups, or the padded table would grow too large.
     """
     columns = read_csv(path)
     keys = series_key(columns, id_column), series_key(columns, step_column)
@@ -172,11 +139,7 @@ def read_series(
 
 
 def series_key(columns: Mapping[str, Column], name: str) -> Column:
-    """The column that names series or steps.
-
-    Raises:
-        InvalidInputError: If there is no such column, or it is empty in some row.
-    """
+    """The column that names series or steps."""
     if name not in columns:
         near = nearest(name, columns)
         raise _wrong(what=f"there is no column {name!r}{near}; name the columns with ?id=COLUMN&step=COLUMN")
@@ -229,11 +192,7 @@ def target_of_series(
 def split_values_of_series(
     columns: Mapping[str, Column], split: Split, target: Target, series: NDArray[np.intp], starts: NDArray[np.intp]
 ) -> NDArray[Any] | None:
-    """Group or time of each series; None where chance divides them.
-
-    Raises:
-        InvalidInputError: As ``columns.split_values_of``, or lines of a series have different ones.
-    """
+    """Group or time of each series; None where chance divides them."""
     lines = split_values_of(columns, split, target._replace(present=np.ones(len(series), dtype=bool)))
     if lines is None:
         return None

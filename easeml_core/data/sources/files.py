@@ -35,17 +35,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def read_bytes(path: Path, refused: Refusal, *, most: int, folder: int | None = None) -> bytes:
-    """The content of a regular file.
-
-    Args:
-        path: Where it is, for messages too.
-        refused: How a refusal is worded.
-        most: Bytes at most.
-        folder: Descriptor of the folder that it lies in; then only the last part of the path counts, and is no link.
-
-    Raises:
-        InvalidInputError: If it cannot be read, is not a regular file, or is larger.
-    """
+    """The content of a regular file."""
     with opened_file(path, refused, folder=folder) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -67,11 +57,7 @@ def opened_file(path: Path, refused: Refusal, *, folder: int | None = None) -> I
 
 @contextmanager
 def opened_folder(path: Path, refused: Refusal, *, folder: int | None = None) -> Iterator[int]:
-    """A descriptor of a folder, for ``folder=`` of the others.
-
-    Raises:
-        InvalidInputError: If it is none or cannot be read.
-    """
+    """A descriptor of a folder, for ``folder=`` of the others."""
     try:
         descriptor = _opened(path, folder, _FOLDER)
     except (OSError, ValueError) as error:
@@ -101,15 +87,6 @@ def opened_beneath(folder: Path, name: str, *, is_folder: bool) -> Iterator[Path
     folder is opened. The path is that of the open descriptor: it leads to the very file or folder that was opened, also
     when another one has its name by now. A link may leave the folder neither upwards nor by an absolute target, unless
     that is a path into the folder.
-
-    Args:
-        folder: The folder; links on the way to it are followed.
-        name: Relative to it, or an absolute path into it.
-        is_folder: Whether a folder must lie there; else a regular file.
-
-    Raises:
-        FileNotFoundError: There is no such thing in the folder, wherever the name may lead.
-        OSError: It cannot be opened.
     """
     try:
         descriptor = _opened_by_steps(folder, name)
@@ -157,11 +134,7 @@ def _opened_by_steps(folder: Path, name: str) -> int:
 
 
 def _steps(folder: Path, name: str) -> list[str]:
-    """The parts of a relative name, or of an absolute one below the folder.
-
-    Raises:
-        OSError: It is absolute and leads elsewhere.
-    """
+    """The parts of a relative name, or of an absolute one below the folder."""
     path = Path(name)
     if not path.is_absolute():
         return list(path.parts)
@@ -172,17 +145,7 @@ def _steps(folder: Path, name: str) -> list[str]:
 
 
 def entries(path: Path, refused: Refusal, *, folder: int, most: int) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in an open folder, each sorted; what begins with a dot is left out.
-
-    Args:
-        path: Of the folder, for messages.
-        refused: How a refusal is worded.
-        folder: Its descriptor.
-        most: Entries at most; of a larger folder no more than these are looked at.
-
-    Raises:
-        InvalidInputError: If there are more, or one is a link, something else, or has a name that cannot be printed.
-    """
+    """Names of the folders and of the files in an open folder, each sorted; what begins with a dot is left out."""
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(folder) as listing:
@@ -224,14 +187,7 @@ _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def kind_of(path: Path) -> str:
-    """``csv``, ``parquet``, ``images`` or ``npy``.
-
-    Args:
-        path: An absolute path. A pipe is never waited for.
-
-    Raises:
-        InvalidInputError: If there is nothing that can be read, or it is of another kind.
-    """
+    """``csv``, ``parquet``, ``images`` or ``npy``."""
     if path.is_dir():
         return "npy" if any(os.path.lexists(path / name) for name in ARRAYS) else "images"
     with opened_folder(path.parent, _refused) as folder:
@@ -246,17 +202,7 @@ def kind_of(path: Path) -> str:
 
 
 def first_bytes(path: Path, most: int, *, folder: int, follow: bool = False) -> tuple[bytes, int]:
-    """The first bytes of a regular file in an open folder, and the size of all.
-
-    Args:
-        path: Its last part counts; the whole is for messages.
-        most: How many, at least 1.
-        folder: Descriptor of the folder.
-        follow: Whether it may be a link.
-
-    Raises:
-        InvalidInputError: If it cannot be read or is not a regular file.
-    """
+    """The first bytes of a regular file in an open folder, and the size of all."""
     flags = _READ_FLAGS & ~os.O_NOFOLLOW if follow else _READ_FLAGS
     try:
         with os.fdopen(os.open(path.name, flags, dir_fd=folder), "rb") as file:
@@ -283,11 +229,7 @@ _ADDED = "__MACOSX"
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The folder that a zip file stands for, while the block lasts; any other path as it is.
-
-    Raises:
-        InvalidInputError: As ``unpack_upload``; of the block, such an error names the file, not where it is unpacked.
-    """
+    """The folder that a zip file stands for, while the block lasts; any other path as it is."""
     if path.suffix.lower() != ".zip" or not path.is_file():
         yield path
         return
@@ -303,14 +245,6 @@ def unpack_upload(archive: Path, folder: Path, *, most_bytes: int | None = None)
     """Unpack a zip file into an empty folder; where the data are in it.
 
     Folders that hold nothing but one other folder are stepped over, since many programs pack a folder with its name.
-
-    Args:
-        archive: The file.
-        folder: Where to.
-        most_bytes: That it may hold, whatever it says, as of ``unpack``; few bytes can stand for very many.
-
-    Raises:
-        InvalidInputError: It is no zip file, or holds links, names that lead elsewhere, too many files or too much.
     """
     _require_short_list(archive)
     try:

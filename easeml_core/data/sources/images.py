@@ -58,20 +58,7 @@ class _File(NamedTuple):
 
 
 def read_images(folder: Path, *, size: tuple[int, int] | None = None, channels: int | None = None) -> RawTable:
-    """The images of a folder whose sub-folders are the classes, as a table of pixels.
-
-    Args:
-        folder: An absolute path. Entries that begin with a dot are left out.
-        size: (height, width) that every image is resized to, each at most 512; None for the most frequent one.
-        channels: 1 for grey, 3 for RGB; None for RGB if any image has colour.
-
-    Returns:
-        A table of layout (height, width, channels); classes in the order of their names, images in that of theirs.
-
-    Raises:
-        InvalidInputError: If the folder holds anything else, an image cannot be decoded or claims too many pixels,
-            or the table would grow too large; also if Pillow is not installed.
-    """
+    """The images of a folder whose sub-folders are the classes, as a table of pixels."""
     if not folder.is_absolute():
         raise _refused(folder, "must be named by an absolute path (it is read by another process)")
     optional_package("PIL", "PIL", extra="images")
@@ -160,11 +147,7 @@ def opened_image(folder: Path, path: Path, content: bytes) -> Any:
 
 
 def require_few_pixels(folder: Path, most: int) -> None:
-    """Refuse a folder of plain files whose images would take long to decode, by what their headers claim.
-
-    Raises:
-        InvalidInputError: They claim more than ``most`` pixels together, or one is no image.
-    """
+    """Refuse a folder of plain files whose images would take long to decode, by what their headers claim."""
     left = most
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()):
         optional_package("PIL", "PIL", extra="images")

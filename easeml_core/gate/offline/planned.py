@@ -75,16 +75,6 @@ class GatePlanReport:
 def alternatives_to(condition: Condition, asked: PlannedFor) -> tuple[Alternative, ...]:
     """Plan what a person might choose instead.
 
-    Args:
-        condition: The parsed condition.
-        asked: What else the request says.
-
-    Returns:
-        The alternatives that differ from the request and are allowed.
-
-    Raises:
-        ConfigError: If the request itself is not allowed.
-
     Example:
         >>> from easeml_core.gate.condition import parse_condition
         >>> condition = parse_condition("n > 0.9 +/- 0.01")
@@ -361,12 +351,7 @@ def _condition_of(condition: object) -> Condition:
 
 
 def plan_with_alternatives(condition: Condition, asked: PlannedFor) -> PlannedGate:
-    """Plan a set; the function behind ``plan`` and ``easeml gate plan``.
-
-    Raises:
-        ConfigError: As of ``plan_gate``, with ``changes`` under the name ``passes``.
-        InvalidInputError: Passes are given under an adaptivity that does not count them.
-    """
+    """Plan a set; the function behind ``plan`` and ``easeml gate plan``."""
     with passes_named(asked.adaptivity, asked.changes):
         found, others = plan_gate(condition, **row_of(asked)), alternatives_to(condition, asked)
     return PlannedGate(str(condition), asked, _with_words(found, condition, asked), others)
@@ -389,11 +374,7 @@ def mean_in_words(planned: PlannedGate) -> str:
 
 @contextmanager
 def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
-    """Call the number of changes ``passes`` in errors about it.
-
-    Raises:
-        InvalidInputError: A number is given under an adaptivity that does not use it.
-    """
+    """Call the number of changes ``passes`` in errors about it."""
     if passes and parse_adaptivity(adaptivity)[0] in (Adaptivity.NONE, Adaptivity.FULL):
         message = f"passes says nothing under adaptivity {adaptivity}: every level is the same there; leave it out"
         raise InvalidInputError(message)
@@ -407,20 +388,7 @@ def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
 
 
 def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative], asked: PlannedFor) -> Any:
-    """Bars of the labels that the plan and its alternatives need over all submissions.
-
-    Args:
-        condition: As it was asked.
-        found: The plan.
-        others: As of ``alternatives_to``.
-        asked: What the plan is for.
-
-    Returns:
-        The figure, for ``display.save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is not installed.
-    """
+    """Bars of the labels that the plan and its alternatives need over all submissions."""
     steps, kind = asked.steps, "labelled example" if found.labels else "example without a label"
     need = found.labels or found.unlabelled
     bars = [Bar("as asked", need, chosen=True)]

@@ -240,22 +240,7 @@ def judge_offline(
     slice_conditions: Sequence[tuple[str, str]],
     source: str,
 ) -> OfflineVerdict:
-    """Judge predictions; the function behind ``decide`` and ``easeml gate decide``.
-
-    Args:
-        asked: The plan.
-        data: Labels and predictions.
-        step: As of ``decide``.
-        passes: As of ``decide``; None where it is not known.
-        slice_names: The slice of each example, "" for none; None without slices.
-        slice_conditions: Pairs (slice, condition), each slice once.
-        source: What the labels are called in messages.
-
-    Raises:
-        InvalidInputError: Slices without conditions, or conditions without slices; or passes are needed.
-        MissingLabelsError: Labels are missing.
-        ConfigError: As of ``log_level_of``.
-    """
+    """Judge predictions; the function behind ``decide`` and ``easeml gate decide``."""
     condition = parse_condition(asked.condition)
     changes = passes or 0
     with passes_named(asked.adaptivity, changes):
@@ -306,11 +291,7 @@ def judge_offline(
 
 
 def _require_no_passes(asked: DecisionPlan, step: int | None) -> None:
-    """Refuse to take the number of passes for 0 where others may have come before, and each lowers the level.
-
-    Raises:
-        InvalidInputError: It is not the first step of a set whose adaptivity counts them.
-    """
+    """Refuse to take the number of passes for 0 where others may have come before, and each lowers the level."""
     kind, _ = parse_adaptivity(asked.adaptivity)
     if kind in (Adaptivity.NONE, Adaptivity.FULL) or 1 in (step, asked.steps):
         return
@@ -344,9 +325,6 @@ def log_level_of(
             ``firstChange`` and ``upTo:K``, which end the set.
         mode: ``fp-free`` or ``fn-free``; matters to ``full`` and ``recycle`` (``adaptivity.Allocation``).
         estimator: ``exact`` or ``paper``; matters to ``full``.
-
-    Raises:
-        ConfigError: If an argument is outside its range, or the set has served.
 
     Example:
         >>> planned = {"reliability": 0.9999, "steps": 32, "mode": "fp-free"}
@@ -402,18 +380,6 @@ def too_few_examples(
 
     The answer is a function of the released symbol and of what no label decides. So standard error tells its readers,
     who may be the developers, nothing that the symbol does not: not whether a released fail was FAIL or UNKNOWN.
-
-    Args:
-        decision: What was decided.
-        condition: Of the whole set.
-        examples: Size of the whole set.
-        slices: Its slices with their conditions.
-        passes: Changes so far, as of ``log_level_of``.
-        plan: ``reliability``, ``steps``, ``adaptivity`` and ``power`` as of ``plan_gate``.
-
-    Returns:
-        One entry for each part that is too small; none where the symbol is not the one of UNKNOWN. A condition that no
-        model can meet has no plan, hence no entry.
     """
     mode = decision.mode
     if decision.passed != is_released(Verdict.UNKNOWN, mode):

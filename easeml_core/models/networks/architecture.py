@@ -171,17 +171,6 @@ def architecture_for(
 ) -> Architecture:
     """The architecture of a kind of ``trainers``.
 
-    Args:
-        kind: Its name is that of the network, but for ``torch_``, and for a few of ``_NAMES``.
-        parameters: Complete and checked.
-        layout: What a row stands for.
-        classes: Number of labels; not asked for numbers.
-        task: What is to be predicted.
-        target: What an answer stands for; None for one class or number.
-
-    Raises:
-        TrainingError: If the images are too small for two poolings, or the sizes are beyond what a file may hold.
-
     Example:
         >>> from easeml_core.data.layout import Layout
         >>> series, task = Layout("series", (20, 2)), Task.CLASSIFICATION

@@ -51,15 +51,7 @@ class PatientBatchNorm(nn.BatchNorm2d):  # type: ignore[misc]  # torch's types a
 
 
 def as_series(rows: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flattened rows as series; what is missing becomes 0, the mean.
-
-    Args:
-        rows: Shape (rows, steps * channels); NaN is missing. A series ends with its last step that has a value.
-        channels: Values of a step.
-
-    Returns:
-        Series, shape (rows, steps, channels), and the steps of each of them, >= 1, shape (rows,).
-    """
+    """Flattened rows as series; what is missing becomes 0, the mean."""
     series = rows.unflatten(1, (-1, channels))
     numbers = torch.arange(1, series.shape[1] + 1, device=rows.device)
     known = ~series.isnan().all(dim=2)
@@ -73,12 +65,7 @@ def valid_steps(lengths: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def shaped_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over all numbers that are known; NaN in a target, such as behind the end of a series, is not.
-
-    Args:
-        outputs: Shape (rows, numbers).
-        targets: Likewise.
-    """
+    """Mean squared error over all numbers that are known; a NaN target, as behind the end of a series, is not."""
     known = ~targets.isnan()
     errors = torch.where(known, outputs - torch.nan_to_num(targets), 0.0)
     return (errors**2).sum() / known.sum().clamp(min=1)

@@ -97,12 +97,7 @@ class Network(Layer):
         return power - power**2
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch: cross-entropy, or the squared error in units of the targets' variance.
-
-        Args:
-            outputs: As ``logits`` gives them.
-            targets: Labels (int64) or numbers, shape (rows,); or several numbers, (rows, numbers), NaN where unknown.
-        """
+        """Mean loss of a batch: cross-entropy, or the squared error in units of the targets' variance."""
         if self.architecture.classes > 1:
             return nn.functional.cross_entropy(outputs.float(), targets)
         scaled = (targets.double() - self.target_mean) / self.target_scale
@@ -239,12 +234,7 @@ def rows_of_block(architecture: Architecture) -> int:
 
 
 def load_network(path: Path) -> NetworkPredictor:
-    """The network in a file.
-
-    Raises:
-        ArtifactError: If the file is no safetensors file, its architecture is not one of ours or out of bounds, or the
-            weights do not fit it.
-    """
+    """The network in a file."""
     try:
         with safe_open(path, framework="pt") as file:
             fields = json.loads((file.metadata() or {}).get("architecture", "null"))
@@ -262,11 +252,7 @@ def load_network(path: Path) -> NetworkPredictor:
 
 
 def build_network(architecture: Architecture) -> Network:
-    """A network with random weights, and inputs taken as they are.
-
-    Raises:
-        TrainingError: If it has more than ``MOST_WEIGHTS``; no memory is taken for them.
-    """
+    """A network with random weights, and inputs taken as they are."""
     with torch.device("meta"):
         weights = sum(tensor.numel() for tensor in _body(architecture).state_dict().values())
     if weights > MOST_WEIGHTS:

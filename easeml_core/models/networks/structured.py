@@ -54,11 +54,7 @@ class Bits(Layer):
 
 
 def numbers_of(chances: torch.Tensor) -> torch.Tensor:
-    """The mean of the scaled numbers that bytes stand for, given the chance of each bit to be set.
-
-    Args:
-        chances: Shape (..., 8), the highest bit first.
-    """
+    """The mean of the scaled numbers that bytes stand for, given the chance of each bit to be set."""
     values = 2.0 ** torch.arange(7, -1, -1, device=chances.device)
     return ((chances * values).sum(dim=-1) - 1).clamp(min=0) / _LEVELS - _FURTHEST
 

@@ -23,14 +23,6 @@ _LEAST_HASH = 8
 def name_of(candidate: Parameters, digits: int = _LEAST_HASH) -> str:
     """The name of a candidate: its values as words, as far as they fit, and the hash of all of them.
 
-    Args:
-        candidate: One of ``candidates_of``. Its name does not depend on the others, nor on the order of its entries
-            but for the words.
-        digits: Hexadecimal digits of the hash, 8 to 32.
-
-    Returns:
-        At most ``LONGEST`` characters of ``[a-z0-9_.-]``, beginning and ending with a letter or digit.
-
     Example:
         >>> name_of({"optimizer": {"type": "SGD", "momentum": 0.3}, "layers": 2})
         'sgd-momentum0.3-layers2-9b846dae'
@@ -42,11 +34,7 @@ def name_of(candidate: Parameters, digits: int = _LEAST_HASH) -> str:
 
 
 def names_of(candidates: Sequence[Parameters]) -> list[str]:
-    """A name for each of several different candidates; those that clash get a longer hash.
-
-    Raises:
-        InvalidInputError: If two candidates are the same.
-    """
+    """A name for each of several different candidates; those that clash get a longer hash."""
     if len({canonical(candidate) for candidate in candidates}) < len(candidates):
         message = "two candidates are the same, so they cannot have two names; leave one out"
         raise InvalidInputError(message)

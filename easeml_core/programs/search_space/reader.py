@@ -176,12 +176,6 @@ MAX_POWER = 300
 def space_of(data: Parameters) -> SearchSpace:
     """Read a search space from plain data, such as an argument of an operator.
 
-    Args:
-        data: Mappings, lists, text, numbers, true, false and None, with domains as the module says.
-
-    Raises:
-        InvalidInputError: Whatever is wrong; names the path, such as ``optimizer.choice[1].momentum.float``.
-
     Example:
         >>> space_of({"units": {".choice": [64, 128]}, "dropout": {".float": [0, 0.5]}}).size
         inf

@@ -157,16 +157,7 @@ def shares_of(total: int, capacities: Sequence[float]) -> list[int]:
 
 
 def _filled(node: Node, points: NDArray[np.float64], rows: NDArray[np.intp], first: int, outside: float) -> list[Any]:
-    """The values of a node for the points that reach it.
-
-    Args:
-        node: The node, whose coordinates begin at ``first``.
-        points: Shape (n_points, n_coordinates).
-        rows: Which points reach the node.
-        first: Index of its first coordinate.
-        outside: How many values all that is chosen beside this node can have; with its own size, how many different
-            candidates can come of an option.
-    """
+    """The values of a node for the points that reach it."""
     if isinstance(node, Constant):
         return [node.value] * len(rows)
     if isinstance(node, WholeRange | RealRange):

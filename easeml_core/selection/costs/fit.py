@@ -429,12 +429,6 @@ class CostModel:
         study's own trials: what x has in common with them, the study's own trials have told. The mean over all trials
         stands in for a (exact where all studies ran the same candidates), so that sum and weight are all that has to
         be kept of a study.
-
-        Args:
-            study_id: The study.
-            names: Its candidates.
-            device: The kind of device.
-            effect: The study's effect now, where it has had trials since the fit.
         """
         effect = effect or self.effect(study_id)
         rows = self.rows.get(study_id)

@@ -50,14 +50,6 @@ def fit_costs(
 ) -> CostModel:
     """The cost model of measured trials.
 
-    Args:
-        measured: What each finished trial took, in any order.
-        rows: Rows of studies for predictions, over those of their measured trials.
-        like: A model whose variances are kept instead of estimated anew.
-
-    Returns:
-        The fitted model; the one of equal costs when nothing was measured.
-
     Example:
         >>> model = fit_costs([(1, "knn", 1.0), (1, "forest", 10.0), (2, "knn", 5.0)])
         >>> model.predict(2, ["knn", "forest"]).round(1).tolist()
@@ -169,13 +161,7 @@ class StudyCosts:
     def __init__(
         self, problem: Problem, *, known: Mapping[int, Array] | None = None, fitted: Sequence[Pull] = ()
     ) -> None:
-        """Fit, or take over what is known.
-
-        Args:
-            problem: Studies and history.
-            known: Study id to the cost of each arm, shape ``(n_arms,)``; None when they are to be learnt.
-            fitted: The results to fit to; ``observe`` receives them first, in the same order.
-        """
+        """Fit, or take over what is known."""
         self._studies = problem.studies
         self._given = known
         self._cached: list[dict[str | None, Array]] = [{} for _ in problem.studies]
@@ -298,9 +284,6 @@ def cost_report(
         folds: Parts into which the tenants are divided, >= 2; at most one for each tenant.
         coverage: Probability of the intervals, in (0, 1).
         seed: Of the division into folds, and of the order of each tenant's trials.
-
-    Raises:
-        InvalidInputError: If an argument is out of its range.
     """
     _check(own, folds, coverage)
     trials = sorted((Measured(*trial) for trial in measured), key=lambda t: (t.study_id, t.name, t.seconds))

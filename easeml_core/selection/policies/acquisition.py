@@ -116,12 +116,7 @@ class Freeze:
     frozen: bool = False
 
     def after(self, members: frozenset[int] | None, *, improved: bool) -> Freeze:
-        """The detector after one more round.
-
-        Args:
-            members: V after the round; None while some active tenant has not had its first run.
-            improved: Whether the served tenant's best quality rose.
-        """
+        """The detector after one more round."""
         still = members is not None and members == self.members and not improved
         rounds = self.rounds + 1 if still else 0
         return Freeze(self.patience, members, rounds, self.frozen or rounds >= self.patience)
@@ -138,9 +133,6 @@ def beta_of_theorem(*, arms: int, run: int, delta: float) -> float:
         arms: K >= 1.
         run: t >= 1.
         delta: Probability that the bounds fail, in (0, 1).
-
-    Raises:
-        InvalidInputError: If an argument is outside its range.
 
     Example:
         >>> round(beta_of_theorem(arms=8, run=1, delta=0.1), 4)
@@ -161,9 +153,6 @@ def beta_multi_tenant(*, tenants: int, arms: int, run: int, delta: float, max_co
         run: s >= 1, the index of the tenant's own run.
         delta: Probability that any bound fails, in (0, 1).
         max_cost: c* > 0, *one* maximum over all tenants; one for each tenant would change whom GREEDY serves.
-
-    Raises:
-        InvalidInputError: If an argument is outside its range.
 
     Example:
         >>> round(beta_multi_tenant(tenants=10, arms=8, run=1, delta=0.1, max_cost=2.0), 4)

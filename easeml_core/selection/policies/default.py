@@ -60,13 +60,7 @@ class DefaultScheduler(ReplayingScheduler[DefaultChoice]):
     def __init__(
         self, problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
     ) -> None:
-        """Start before any trial: the problem's own are fed in by ``scheduler_for``.
-
-        Args:
-            problem: Studies, history, quotas.
-            config: Settings of the policy.
-            known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
-        """
+        """Start before any trial: the problem's own are fed in by ``scheduler_for``."""
         self._config, self._known = config, known_costs
         past = sum(any(quality is not None for quality in past.qualities) for past in problem.history)
         self._is_cold = config.cold_start and past < ENOUGH_PAST
@@ -146,18 +140,7 @@ class UserScheduler(DefaultScheduler):
         known_costs: Mapping[int, Array] | None = None,
         ask: Asked | None = None,
     ) -> None:
-        """Start before any trial.
-
-        Args:
-            problem: Studies, history, quotas.
-            config: Settings; its policy is the function's name.
-            known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
-            ask: Returns the choice, as ``choice_of`` does, or in a few words why there is none. It contains every fault
-                of the function. None where the caller is to see its errors.
-
-        Raises:
-            NotFoundError: ``ask`` is None, and the policy is not installed.
-        """
+        """Start before any trial."""
         super().__init__(problem, config=evolve(config, policy="default"), known_costs=known_costs)
         self._policy, self._is_cost_aware = config.policy, config.cost_aware
         self._ask: Asked = ask or partial(choice_of, policy_function(config.policy), policy=config.policy)

@@ -154,15 +154,7 @@ class DefaultChoice:
         costs: StudyCosts,
         learning: bool,
     ) -> None:
-        """Start before any trial.
-
-        Args:
-            problem: The studies.
-            config: Settings of the policy.
-            priors: Of each study, over its arms, on the latent scale.
-            costs: Of each study.
-            learning: Whether cheap trials are run for their information about all tenants.
-        """
+        """Start before any trial."""
         degrees = DEGREES_OF_FREEDOM if config.tenant_scale else math.inf
         self._config, self._costs, self._learning = config, costs, learning
         self._posteriors = [
@@ -423,11 +415,6 @@ class DefaultChoice:
         """Return the cheapest trial there is, while the cheapest ones have taken little of the compute.
 
         Whatever ran and was no dearer counts as a lesson, so nothing has to be remembered but the trials themselves.
-
-        Args:
-            board: Of the kind of device.
-            cheapest: Seconds of the cheapest trial of each tenant, infinite where none may run, shape ``(n_tenants,)``.
-            device: The kind.
         """
         tenant = int(cheapest.argmin())
         price = cheapest.item(tenant)
@@ -471,13 +458,7 @@ class Guard:
     """
 
     def __init__(self, share: float, weights: Array, joined: Sequence[int] = ()) -> None:
-        """Start with no compute spent.
-
-        Args:
-            share: g in [0, 1).
-            weights: w_i > 0, shape ``(n_tenants,)``.
-            joined: How many trials had ended before each tenant came; or empty, when all were there from the beginning.
-        """
+        """Start with no compute spent."""
         self.share = share
         self.charged = np.zeros(len(weights))
         self._weights = weights

@@ -299,13 +299,7 @@ class PublishedScheduler(ReplayingScheduler[Standings]):
     def __init__(
         self, problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
     ) -> None:
-        """Start before any trial: the problem's own are fed in by ``scheduler_for``.
-
-        Args:
-            problem: Studies, history, quotas.
-            config: Policy and its settings.
-            known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
-        """
+        """Start before any trial: the problem's own are fed in by ``scheduler_for``."""
         self._config, self._known = config, known_costs
         menus = dict.fromkeys(arms.names for arms in problem.studies)
         self._priors = priors_of(menus, set().union(*menus), lambda names: self._prior(names, problem.history))

@@ -283,12 +283,7 @@ class Standings:
         return members[candidate_set(confidence)]
 
     def ranking(self, acquisition: str, *, device: str | None = None) -> Ranking:
-        """The two best arms of every tenant under an acquisition, kept up to date from trial to trial.
-
-        Args:
-            acquisition: A key of ``standings.ACQUISITIONS``.
-            device: Kind of the free device.
-        """
+        """The two best arms of every tenant under an acquisition, kept up to date from trial to trial."""
         if self.limits.narrows(device):
             ranking = Ranking(len(self.tenants))
         else:

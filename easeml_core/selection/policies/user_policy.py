@@ -55,12 +55,7 @@ class Seen:
 
 
 def policy_function(name: str) -> UserPolicy:
-    """Return the function of ``plugin:NAME`` or ``module:function``; imports its module.
-
-    Raises:
-        NotFoundError: There is no such function, or it cannot be imported.
-        InvalidInputError: The name leads to something that cannot be called.
-    """
+    """Return the function of ``plugin:NAME`` or ``module:function``; imports its module."""
     found = _installed(name) if name.startswith(PLUGIN) else _imported(name)
     if not callable(found):
         message = f"policy {name!r} is no function, but a {type(found).__name__}"
@@ -94,31 +89,13 @@ def _installed(name: str) -> Any:
 
 
 def choice_of(function: UserPolicy, seen: Seen, *, policy: str) -> tuple[int, int]:
-    """Return what a policy chooses, whatever it does to its argument.
-
-    Args:
-        function: The policy.
-        seen: What it knows.
-        policy: Its name, for the error.
-
-    Raises:
-        InvalidInputError: It chose anything else than a tenant's index and one of its free arms.
-    """
+    """Return what a policy chooses, whatever it does to its argument."""
     free = tuple(mask.copy() for mask in seen.free)
     return checked_choice(function(seen), free, policy=policy)
 
 
 def checked_choice(chosen: Any, free: Sequence[NDArray[np.bool_]], *, policy: str) -> tuple[int, int]:
-    """Return what a policy has chosen.
-
-    Args:
-        chosen: What its function returned.
-        free: Which arms of each tenant may run.
-        policy: Its name, for the error.
-
-    Raises:
-        InvalidInputError: It is anything else than a tenant's index and one of its free arms.
-    """
+    """Return what a policy has chosen."""
     try:
         tenant, arm = (int(part) for part in chosen)
         same = (tenant, arm) == tuple(chosen)

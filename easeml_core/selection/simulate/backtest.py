@@ -165,13 +165,7 @@ class Ruling:
 
 
 def rule(curves: Mapping[str, Sequence[Curve]], protocol: Protocol, n_tenants: int) -> Ruling:
-    """Choose a policy: of those that are better than ``default`` the cheapest, else ``default``.
-
-    Args:
-        curves: Curves of all repeats by name of the policy; the first is the one that stays unless another is better.
-        protocol: How they were drawn.
-        n_tenants: Tenants of the table, served or not.
-    """
+    """Choose a policy: of those that are better than ``default`` the cheapest, else ``default``."""
     logs = {name: log_scores(mine) for name, mine in curves.items()}
     reference, *others = logs
     comparisons = {name: compare(logs[name], logs[reference], protocol, n_tenants) for name in others}
@@ -325,9 +319,6 @@ def calibration_report(
             of a tenant are predicted: those behind the largest number. Tenants that have none there are left out.
         folds: Parts into which the tenants are divided, >= 2; at most one for each tenant.
         seed: Of the division into folds, and of the order of each tenant's results.
-
-    Raises:
-        InvalidInputError: If an argument is out of its range.
     """
     if folds < 2 or not own or min(own) < 1:
         message = f"folds must be >= 2 and own hold numbers >= 1, got {folds} and {tuple(own)}; leave them out"

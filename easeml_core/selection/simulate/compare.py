@@ -52,15 +52,7 @@ class Point:
 
 
 def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]:
-    """The default policies among the contestants at every value of a knob, the others as they are, for comparison.
-
-    Args:
-        contestants: Policies, among them one that has the knob.
-        knob: A key of KNOBS.
-
-    Raises:
-        InvalidInputError: If no contestant has the knob, or one says its value already.
-    """
+    """The default policies among the contestants at every value of a knob, the others as they are, for comparison."""
     points: list[Point] = []
     for contestant in contestants:
         if contestant.config is None or contestant.config.policy != "default":

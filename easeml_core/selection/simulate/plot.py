@@ -35,12 +35,6 @@ def draw_losses(report: Simulation) -> Any:
 
     Both axes are logarithmic: policies differ in the first few percent, and in the last few hundredths of the loss. The
     losses whose price is reported are dotted lines; less than half the smallest is not shown.
-
-    Returns:
-        The figure, for ``display.save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is missing.
     """
     figure, axes = empty_figure(height=5.4)
     curves = {name: [outcome.curve for outcome in outcomes] for name, outcomes in report.outcomes.items()}
@@ -124,17 +118,7 @@ def _grid(curves: Sequence[Curve], until: float) -> Array:
 
 
 def draw_fairness(curve: FairnessCurve) -> Any:
-    """Total regret against the regret of the worst-off tenant, a point for each value of the knob.
-
-    Args:
-        curve: Of ``compare.fairness_curve``.
-
-    Returns:
-        The figure, for ``display.save_figure``.
-
-    Raises:
-        InvalidInputError: If matplotlib is missing.
-    """
+    """Total regret against the regret of the worst-off tenant, a point for each value of the knob."""
     figure, axes = empty_figure(height=5.4)
     axes.margins(x=0.12, y=0.1)
     policies = {

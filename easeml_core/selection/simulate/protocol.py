@@ -70,18 +70,7 @@ class Contestant:
 def parse_contestants(
     texts: Sequence[str], *, base: SelectionConfig, candidates: Sequence[str]
 ) -> tuple[Contestant, ...]:
-    """The policies of a simulation.
-
-    Args:
-        texts: As people write them, at least one, all different.
-        base: Settings of all that say nothing else.
-        candidates: Names of the table, for ``order:FILE``.
-
-    Raises:
-        InvalidInputError: If a text cannot be understood, or stands there twice.
-        ConfigError: If a setting is out of its range.
-        NotFoundError: If an order names a candidate that the table does not have.
-    """
+    """The policies of a simulation."""
     twice = [text for i, text in enumerate(texts) if text in texts[:i]]
     if twice or not texts:
         problem = f"policy {twice[0]!r} stands there twice" if twice else "there is no policy"
@@ -234,11 +223,7 @@ class Protocol:
         _require(len(set(self.losses)) == len(self.losses), "losses", self.losses, "all different")
 
     def check(self, table: Table) -> None:
-        """See that a table has enough tenants.
-
-        Raises:
-            ConfigError: If more tenants are to be served, or to be history, than there are.
-        """
+        """See that a table has enough tenants."""
         there, others = len(table.tenants), len(table.tenants) - self.served
         _require(self.served <= there, "served", self.served, f"from 1 to {there}, the tenants of the table")
         allowed = f"from 0 to {others}: {there} tenants less the {self.served} served"

@@ -88,11 +88,7 @@ def table_of(history: Sequence[Past]) -> Table:
 
 
 def outcome(table: Table, protocol: Protocol, contestant: Contestant, repeat: int) -> Outcome:
-    """Run one repeat and measure it.
-
-    Raises:
-        NumericalError: If the policy could not go on; says which, and in which repeat.
-    """
+    """Run one repeat and measure it."""
     try:
         chosen = chosen_by_backtest(table, protocol, contestant, repeat) if contestant.rivals else contestant
         course = run_repeat(table, protocol, chosen, repeat)
@@ -117,20 +113,7 @@ def run_repeats(
     processes: int | None = None,
     on_done: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, tuple[Outcome, ...]]:
-    """The outcomes of all repeats of all policies, by name of the policy, in the order of the repeats.
-
-    Args:
-        table: The truth.
-        protocol: What is compared, and how often.
-        contestants: The policies.
-        processes: How many at most; None for one on each core. One runs here, without any further process.
-        on_done: Told after each repeat of each policy how many are done, of how many.
-
-    Raises:
-        ConfigError: If the table has too few tenants.
-        NumericalError: If a policy could not go on.
-        StateError: If a process was killed.
-    """
+    """The outcomes of all repeats of all policies, by name of the policy, in the order of the repeats."""
     protocol.check(table)
     tasks = [(which, repeat) for repeat in range(protocol.repeats) for which in range(len(contestants))]
     processes = min(processes or os.cpu_count() or 1, len(tasks))

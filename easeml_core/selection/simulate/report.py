@@ -127,12 +127,7 @@ def first_models(course: Course) -> Array:
 
 
 def compute_shares(course: Course, percent: float) -> Array:
-    """Share of the compute of each tenant over its share of the weights, shape ``(n_tenants,)``; 1 is its due.
-
-    Args:
-        course: The repeat.
-        percent: When: the compute is what devices worked until then, finished or not. NaN when they have not.
-    """
+    """Share of the compute of each tenant over its share of the weights, shape ``(n_tenants,)``; 1 is its due."""
     moment = percent / 100 * course.total_cost / course.devices
     worked = np.clip(np.minimum(course.end, moment) - course.start, 0.0, None)
     used = np.bincount(course.tenant, weights=worked, minlength=len(course.optimum))

@@ -91,11 +91,7 @@ class RuleScheduler:
             self._quality[tenant][arm] = quality
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
-        """Return what the function chooses; None when every arm was started.
-
-        Raises:
-            InvalidInputError: It chose anything else than a free arm of a tenant.
-        """
+        """Return what the function chooses; None when every arm was started."""
         if not any(free.any() for free in self._free):
             return None
         chosen = self._rule(self.seen(seed))
@@ -140,12 +136,7 @@ class ClairvoyantScheduler:
     """
 
     def __init__(self, quality: Sequence[Array], cost: Sequence[Array]) -> None:
-        """Start before any trial.
-
-        Args:
-            quality: True quality of each arm of each tenant, shapes ``(n_arms,)``.
-            cost: True cost > 0 of each, same shapes.
-        """
+        """Start before any trial."""
         self._quality, self._cost = tuple(quality), tuple(cost)
         self._best = np.zeros(len(self._quality))
         self._arm = np.zeros(len(self._quality), dtype=np.intp)

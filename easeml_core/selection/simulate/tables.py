@@ -74,16 +74,7 @@ def shown(text: str) -> str:
 
 
 def read_cells(path: Path, *, called: str) -> Cells:
-    """The cells of a CSV file with a header line; blank lines are skipped.
-
-    Args:
-        path: A file or a pipe of at most 64 MB.
-        called: What the table is, for messages: ``quality table``.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, is too large, is not UTF-8, is not a table with a header, has a
-            repeated or empty column name or key, or a row of another length; the message gives line and remedy.
-    """
+    """The cells of a CSV file with a header line; blank lines are skipped."""
     source = f"{called} {path}"
 
     def refused(what: str) -> InvalidInputError:
@@ -196,9 +187,6 @@ def read_table(quality: Path, cost: Path | None = None) -> Table:
     Args:
         quality: Qualities in [0, 1]; an empty cell where the candidate is not available.
         cost: Costs > 0 in any unit, for the same tenants and candidates; None when all costs are 1.
-
-    Raises:
-        InvalidInputError: If a file is not such a table; the message gives file, line, row, column, value and remedy.
     """
     cells = read_cells(quality, called="quality table")
     qualities = _numbers(cells, "leave the cell empty where the candidate is not available")
@@ -221,10 +209,6 @@ def results_table(quality: Any, cost: Any = None) -> Table:
             available. The index and the columns of a DataFrame are the names, else the rows are tenant_001, ...
         cost: Costs > 0 in any unit, same shape. Two DataFrames are matched by their names, in any order; a DataFrame
             beside a table without names is refused. None when all costs are 1.
-
-    Raises:
-        ShapeError: A table has not two dimensions, or another shape than the other.
-        InvalidInputError: A value is no number, no quality or no cost, or names differ or occur twice.
 
     Example:
         >>> results_table([[0.9, 0.5], [0.6, 0.8]]).candidates
@@ -444,9 +428,6 @@ class Synthetic:
 
 def parse_synthetic(text: str) -> Synthetic:
     """``SYN(sigma_M,alpha)`` as a generator.
-
-    Raises:
-        InvalidInputError: If the text is not of this form, or a number is out of its range.
 
     Example:
         >>> parse_synthetic("SYN(0.5, 1.0)").correlation_length

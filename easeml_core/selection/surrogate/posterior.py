@@ -67,9 +67,6 @@ def solve_positive(matrix: Array, right: Array) -> Array:
 
     Numerics: rounding can make a covariance of nearly equal arms indefinite; then growing multiples of the mean
     diagonal (``JITTERS``) are added until the Cholesky factor exists.
-
-    Raises:
-        NumericalError: If no jitter helped.
     """
     if not len(matrix):
         return np.zeros_like(right)
@@ -190,13 +187,7 @@ class LatentPosterior:
     )
 
     def __init__(self, prior: Belief, *, noise_variance: float, degrees_of_freedom: float = math.inf) -> None:
-        """Start from the prior.
-
-        Args:
-            prior: Over the tenant's arms; shared, never written to.
-            noise_variance: sigma^2 > 0 on the latent scale.
-            degrees_of_freedom: nu of the tenant's scale; infinite for a scale of 1 that is not learnt.
-        """
+        """Start from the prior."""
         self._prior, self._noise, self._degrees = prior, noise_variance, degrees_of_freedom
         self.mean = prior.mean.copy()
         self.variance = np.diagonal(prior.cov).copy()
@@ -245,11 +236,7 @@ class LatentPosterior:
             self._believe_again()
 
     def observe(self, arm: int, value: float) -> None:
-        """Take in a finished trial.
-
-        Raises:
-            NumericalError: If the predictive variance is not positive: the prior is no covariance.
-        """
+        """Take in a finished trial."""
         expected = bool(self._under_way) and self._under_way[0] == arm
         place = self.observations
         column, root = (self._columns[place], self._roots[place]) if expected else self._column(place, arm)

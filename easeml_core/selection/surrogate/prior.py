@@ -348,9 +348,6 @@ def transfer_prior(rows: Array, config: SelectionConfig, *, has_live: bool = Fal
         config: ``link``, ``blend``, ``tenant_scale`` and ``pseudo_studies``.
         has_live: Whether results of live tenants are among the rows. The shrinkage is not learnt from these: what has
             run was chosen.
-
-    Returns:
-        Mean and covariance over the names; the exchangeable prior where nothing is known.
     """
     start = UNINFORMED_LOGIT if config.link == "logit" else UNINFORMED
     if config.tenant_scale and len(rows) > 2:

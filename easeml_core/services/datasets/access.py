@@ -114,26 +114,13 @@ class Fetched:
 
 
 def elsewhere(study: Study) -> str | None:
-    """Return how the study's data must be fetched, ``url`` or ``query``; None where it is on this machine.
-
-    Raises:
-        InvalidInputError: The study has no valid source.
-    """
+    """Return how the study's data must be fetched, ``url`` or ``query``; None where it is on this machine."""
     reads = SCHEMES[check_source(study.source, study.target or None, study.task).scheme].reads
     return reads if reads in ("url", "query") else None
 
 
 def fetch(study: Study, reach: Reach, hear: Hear) -> Fetched:
-    """Fetch a study's data to this machine, as far as the referee may read it.
-
-    Args:
-        study: Its source is remote.
-        reach: What the referee may read.
-        hear: Receives progress; may raise to stop the fetch.
-
-    Raises:
-        InvalidInputError: The source is not allowed, cannot be fetched, or takes too long.
-    """
+    """Fetch a study's data to this machine, as far as the referee may read it."""
     source = check_source(study.source, study.target or None, study.task)
     errand = _Errand(source, study, reach, time.monotonic() + FETCH_SECONDS, hear)
     is_file = elsewhere(study) == "url"
@@ -147,20 +134,7 @@ def fetch(study: Study, reach: Reach, hear: Hear) -> Fetched:
 
 
 def study_table(study: Study, reach: Reach, split: Split, fetched: Fetched | None) -> RawTable:
-    """Return the rows of a study's source, read from this machine alone.
-
-    Args:
-        study: The study.
-        reach: What the referee may read.
-        split: How the rows will be divided.
-        fetched: The result of ``fetch`` for a remote source.
-
-    Raises:
-        InvalidInputError: The referee may not read it, or the data are invalid. A name that leads out of the tenant's
-            folder is refused as if there were nothing, whatever lies there.
-        TrainingKilled: As of ``read_apart``, likewise the next.
-        MachineError: As there.
-    """
+    """Return the rows of a study's source, read from this machine alone."""
     source = check_source(study.source, study.target or None, study.task, split=split)
     if fetched is not None:
         return _read(source, fetched, study, split)
@@ -277,11 +251,7 @@ _KNOWN = frozenset({"url_env", "url_file", "sql", "tenants", "timeout_seconds"})
 
 
 def read_queries(path: Path) -> dict[str, NamedQuery]:
-    """Return the queries of a file, by name.
-
-    Raises:
-        InvalidInputError: The file cannot be read, or a query is invalid; no address is ever shown.
-    """
+    """Return the queries of a file, by name."""
     text = _text(path, "file of queries")
     try:
         compose(text, deepest=4)
@@ -345,21 +315,7 @@ READING_MB = 8192
 
 
 def read_apart(spec: str, study: Study, split: Split, *, folder: Path | None = None, absent: str = "") -> RawTable:
-    """Return the table of a source, which a child process reads.
-
-    Args:
-        spec: The source; its name is a path, where no folder is given.
-        study: Whose it is.
-        split: How the rows will be divided.
-        folder: The tenant's, in which the name must lie; None where the path is the referee's.
-        absent: The refusal where it does not lie there.
-
-    Raises:
-        InvalidInputError: It is not there, or the data are invalid, take too much time or memory, or end the process
-            that reads them.
-        TrainingKilled: The process was killed from outside, or by the kernel for want of memory.
-        MachineError: This machine cannot do it now.
-    """
+    """Return the table of a source, which a child process reads."""
     where = "" if folder is None else str(folder.absolute())
     asked = ReadJob(spec, study.target or None, study.task, str(split), READING_MB, where, absent)
     with scratch_folder("table") as name:

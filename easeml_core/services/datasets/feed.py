@@ -80,30 +80,7 @@ def feed(
     fed_by: str,
     request_key: str,
 ) -> FeedReceipt:
-    """Feed labelled pairs; they are in the training part after the study's next refresh.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where the pairs are stored.
-        study: The study; active or paused.
-        path: A table (CSV or Parquet) with the study's columns and one of labels; a folder of ``inputs.npy`` and
-            ``targets.npy``; a folder of images by class; a zip file of such a folder. Or with ``labels`` inputs
-            without labels, as of ``read_named_rows``.
-        labels: A table ``example,label``.
-        label_column: Column of the labels in ``path``.
-        pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each; the label is a list
-            where answers are several numbers, null in it for an unknown one.
-        fed_by: Who feeds them, 1 to 200 characters; shown beside the rows.
-        request_key: The same key gives the same feed.
-
-    Returns:
-        The feed. How many of its rows are new is known after the refresh.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused, or too many feeds wait for a refresh.
-        InvalidInputError: The pairs are invalid; the message says where. Or the key has fed others.
-    """
+    """Feed labelled pairs; they are in the training part after the study's next refresh."""
     if (path is None) == (pairs is None) or (labels is not None and path is None):
         message = "give pairs, or the path of a file or folder; labels go with a file of inputs"
         raise InvalidInputError(message)
@@ -140,11 +117,7 @@ def feed(
 
 
 def list_feeds(store: Store, *, study: str) -> list[FeedEntry]:
-    """Return the newest feeds of a study, newest first.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the newest feeds of a study, newest first."""
     with store.begin() as tx:
         found = datasets.list_feeds(tx, studies.get_study(tx, study).id)
     return [listed(one) for one in found]
@@ -156,21 +129,7 @@ def listed(one: datasets.Feed) -> FeedEntry:
 
 
 def file_refresh(store: Store, *, study: str, request_key: str) -> FiledRefresh:
-    """Ask the referee for a data version of what was fed and switched.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        request_key: The same key gives the same request.
-
-    Returns:
-        The request; its answer has ``version`` and ``train_rows``, both None where nothing was new.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused, or enough refreshes wait for an answer.
-        InvalidInputError: The key has asked for something else.
-    """
+    """Ask the referee for a data version of what was fed and switched."""
     with store.begin() as tx:
         found, _ = active_study(tx, study)
         if requests.count_unanswered(tx, found.id, RequestKind.REFRESH, but=request_key) >= MOST_REFRESHES:
@@ -191,11 +150,7 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> FiledRefresh:
 
 
 def require_refresh(store: Store, *, study: str, request_id: int) -> None:
-    """Check that the request is a refresh of this study.
-
-    Raises:
-        NotFoundError: There is no such study, or no such refresh of it.
-    """
+    """Check that the request is a refresh of this study."""
     with store.begin() as tx:
         request, found = requests.get_request(tx, request_id)
         if (request.kind, found.id) != (RequestKind.REFRESH, studies.get_study(tx, study).id):
@@ -208,13 +163,6 @@ def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
     A study is one of them while no refresh has taken a feed or a switch, while it can get a trial on the training part
     that a refresh has made, and while the best model of that waits for a verdict. That is a state, and holds whatever
     became of the run that has asked for it before.
-
-    Args:
-        store: Role ``easeml_worker``.
-        most: The largest number of names, >= 1; those that have waited longest come first.
-
-    Raises:
-        ConfigError: ``most`` is not positive.
     """
     require(most >= 1, "most", most, ">= 1")
     with store.begin(writes=False) as tx:
@@ -225,12 +173,7 @@ def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
 
 
 def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
-    """Return a study whose data may change, with its newest data.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused, or is archived.
-    """
+    """Return a study whose data may change, with its newest data."""
     found = studies.get_study(tx, study)
     if found.state == StudyState.ARCHIVED:
         message = f"study {study!r} is archived, so nothing can be fed to it; `easeml study restore {study}`"
@@ -242,11 +185,7 @@ def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
 
 
 def require_name(name: str, value: str) -> str:
-    """Return the validated name of the user who does something.
-
-    Raises:
-        ConfigError: It is empty, too long or cannot be printed.
-    """
+    """Return the validated name of the user who does something."""
     is_fine = isinstance(value, str) and value.strip() != "" and value.isprintable() and len(value) <= LONGEST_NAME
     require(is_fine, name, value, f"1 to {LONGEST_NAME} printable characters")
     return value.strip()

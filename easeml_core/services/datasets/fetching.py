@@ -99,17 +99,7 @@ class Fetches:
         self._changed = threading.Condition()
 
     def table(self, request_id: int, study: Study, split: Split) -> RawTable:
-        """Return the rows of a study, from this machine alone.
-
-        Args:
-            request_id: For which request.
-            study: The study as it is now.
-            split: How the rows will be divided.
-
-        Raises:
-            NotFetchedError: They are remote, and were not fetched from the study's present source.
-            InvalidInputError: They may not be read, could not be fetched, or are invalid.
-        """
+        """Return the rows of a study, from this machine alone."""
         if elsewhere(study) is None:
             return study_table(study, self._reach, split, None)
         with self._changed:

@@ -125,24 +125,7 @@ def list_pairs(
     limit: int = 50,
     most_cells: int | None = None,
 ) -> PairList:
-    """Return rows of the newest training part, and those that are switched off.
-
-    Args:
-        store: Any role.
-        artifacts: Where they lie.
-        study: The study.
-        off: Only those that are switched off, or will be.
-        limit: How many at most, the last ones first: fed rows come after registered ones.
-        most_cells: Refuse data of more numbers, for a caller with little memory; None for no limit.
-
-    Returns:
-        The rows, the last ones first.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The data have more than ``most_cells``.
-        ConfigError: The limit is not allowed.
-    """
+    """Return rows of the newest training part, and those that are switched off."""
     require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
     with store.begin() as tx:
         found, version = active_study(tx, study)
@@ -183,27 +166,7 @@ def switch_pairs(
     request_key: str,
     most_cells: int | None = None,
 ) -> SwitchedPairs:
-    """Switch rows of the training part off or on, from the study's next refresh on.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where the rows lie.
-        study: The study.
-        hashes: Their names, or the first 8 digits or more of them.
-        on: Whether they are switched on.
-        reason: Why, kept with them, 1 to 500 characters.
-        switched_by: Who does it, 1 to 200 characters.
-        request_key: The same key switches once.
-        most_cells: As of ``list_pairs``.
-
-    Returns:
-        How many were switched with this key now.
-
-    Raises:
-        NotFoundError: There is no such study, or no such row in its training part.
-        InvalidInputError: A name is invalid, or stands for more than one row; or the key has switched others.
-        ConfigError: The reason or the user's name is missing.
-    """
+    """Switch rows of the training part off or on, from the study's next refresh on."""
     is_fine = isinstance(reason, str) and reason.strip() != "" and len(reason) <= _LONGEST_REASON
     require(is_fine and clean(reason) == reason, "reason", reason, f"1 to {_LONGEST_REASON} characters of text")
     who = require_name("switched_by", switched_by)
@@ -235,25 +198,7 @@ def rank_pairs(
     memory_limit_mb: int = 8192,
     most_cells: int | None = None,
 ) -> SuspiciousPairs:
-    """Return the training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``.
-
-    Args:
-        store: Any role.
-        artifacts: Where the open parts are; nothing else is read.
-        study: The study.
-        limit: How many rows at most.
-        time_limit_seconds: Wall seconds of the child process that computes it.
-        memory_limit_mb: Its megabytes.
-        most_cells: As of ``list_pairs``.
-
-    Returns:
-        The rows, the most suspicious first.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The data have more than ``most_cells``.
-        TrainingError: It takes too long, or too much memory.
-    """
+    """Return the training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``."""
     require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
     with store.begin() as tx:
         found, version = active_study(tx, study)

@@ -71,21 +71,6 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request, study: S
 
     Observations stay with the old version; on the new one every candidate is tried again. Production and what the gate
     compares with do not change.
-
-    Args:
-        tx: Transaction of the referee's role.
-        artifacts: Where open parts and pairs lie.
-        request: The request.
-        study: Its study.
-
-    Returns:
-        The public message of the answer.
-
-    Raises:
-        StateError: The study has no data.
-        InvalidInputError: Too few rows would be left for training; what was fed and switched keeps waiting.
-        ArtifactError: The file of the newest data version is missing or was changed; or the store cannot be asked for
-            what was fed, which keeps waiting.
     """
     artifacts = artifacts.of_tenant(study.tenant)
     releases.hold_study(tx, study.id)  # another writer of a version waits here, and reads the data again below
@@ -187,11 +172,7 @@ def _read(artifacts: ArtifactStore, one: Feed, parts: OpenParts, room: int) -> P
 
 
 def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], known: Found, pool: Pool) -> set[bytes]:
-    """Return the rows that are sealed anywhere in the installation; their number goes to the log only.
-
-    Raises:
-        InvalidInputError: So many that it is another tenant's table, which must not be published with its labels.
-    """
+    """Return the rows that are sealed anywhere in the installation; their number goes to the log only."""
     if datasets.count_refused(tx, study.id, _ANOTHERS) >= _MOST_REFUSED:
         message = (
             f"{_MOST_REFUSED} feeds of this study held rows that another tenant's study has sealed, so it takes no "

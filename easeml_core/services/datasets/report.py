@@ -55,16 +55,7 @@ class StudyData:
 
 
 def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> StudyData:
-    """Return the public facts of a study's data.
-
-    Args:
-        store: Any role.
-        artifacts: Where the open parts are.
-        study: The study.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the public facts of a study's data."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         versions = datasets.version_history(tx, found.id, limit=MOST_ENTRIES)
@@ -106,15 +97,7 @@ class AnsweringSet(ShownSet):
 
 
 def sealed_sets(store: Store, *, study: str) -> list[AnsweringSet]:
-    """Return the study's sealed sets with their answers and costs, newest first. Not for developers.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the study's sealed sets with their answers and costs, newest first. Not for developers."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         return [_answering(tx, one) for one in test_sets.list_sets(tx, found.id)[:MOST_ENTRIES]]

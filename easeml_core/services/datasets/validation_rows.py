@@ -57,11 +57,7 @@ class Brought:
 
 
 def brought_files(inputs: Path, labels: Path | None, form: RowForm) -> Brought:
-    """Return the labelled rows of files or folders, in the encoding of the study's data.
-
-    Raises:
-        InvalidInputError: A file is invalid, or there are no labels; the message says where.
-    """
+    """Return the labelled rows of files or folders, in the encoding of the study's data."""
     rows = read_named_rows(inputs, labels, form)
     if rows.labels is None:
         message = (
@@ -81,12 +77,6 @@ def rows_of_set(
 
     A set that was labelled on demand has labels of the examples that verdicts asked for: disagreements, or those looked
     at until one was certain. A loss on them is not that on all, so such a set is taken with all its labels only.
-
-    Raises:
-        NotFoundError: There is no such set in this study.
-        StateError: It is not released.
-        InvalidInputError: It has another number of columns, or an example without a label.
-        ArtifactError: The released file is missing or was changed.
     """
     found = find_set(tx, test_set, study)
     if found.artifact is None:
@@ -115,12 +105,7 @@ def rows_of_set(
 
 
 def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenParts) -> None:
-    """Refuse rows that models learn from or that are sealed: developers see the validation part.
-
-    Raises:
-        InvalidInputError: There are such rows of this tenant; names the first.
-        AlreadyExistsError: More than one row in twenty is sealed for other tenants.
-    """
+    """Refuse rows that models learn from or that are sealed: developers see the validation part."""
     trained = set(example_hashes(parts.train_inputs, brought.columns))
     seen = {h: "in the training part: a model knows their labels" for h in trained.intersection(brought.hashes)}
     if not seen:
@@ -143,14 +128,7 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
 def registered_open(
     tx: Connection, artifacts: ArtifactStore, study: Study, brought: Brought, parts: OpenParts
 ) -> tuple[Brought, int]:
-    """Register the rows that may be opened; they are open from now on.
-
-    Returns:
-        The rows, and how many were left out because they are sealed somewhere: a few can be chance.
-
-    Raises:
-        InvalidInputError: A row is sealed with the same cells, or more are than chance explains.
-    """
+    """Register the rows that may be opened; they are open from now on."""
     new = new_rows(tx, cells_of_inputs(brought.inputs, brought.columns, parts.layout))
     found = look_up(tx, artifacts, study, new)
     exact = np.flatnonzero(found.is_sealed & found.is_exact)

@@ -62,13 +62,7 @@ def too_few(rows: int, minimum: int | None) -> list[str]:
 
 
 def goes_on(earlier: Sequence[set[bytes]], rows: set[bytes], *, add: bool) -> list[str]:
-    """Warn where models were chosen by its rows already, and where it is a new set by name only.
-
-    Args:
-        earlier: Hashes of the rows of each earlier validation set, oldest first.
-        rows: Hashes of the set's rows.
-        add: Whether old rows were kept on purpose.
-    """
+    """Warn where models were chosen by its rows already, and where it is a new set by name only."""
     kept = len(rows & set[bytes]().union(*earlier))
     new = len(rows) - kept
     if heritage([*earlier, rows]):
@@ -159,20 +153,7 @@ class ValidationSetReport:
 def validation_report(
     store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None
 ) -> ValidationSetReport:
-    """Return the state of a study's validation set, what to do about it, and the sets that it has replaced.
-
-    Args:
-        store: Any role.
-        artifacts: Where the open parts are; read once there is more than one validation part.
-        study: The study.
-        team: Where the meter serves several teams: the team whose signals count. None for no signals then, since no
-            team may learn another one's.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        ConfigError: There is no such team.
-        ArtifactError: The file of a data version is missing or was changed.
-    """
+    """Return the state of a study's validation set, what to do about it, and the sets that it has replaced."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         artifacts = artifacts.of_tenant(found.tenant)
@@ -308,22 +289,6 @@ def replace_validation(
     """Give a study another validation set: one transaction, and the same call twice makes one.
 
     The referee evaluates existing models on it when it has time, or ``remeasure`` does at once.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where the open parts are.
-        study: The study; its training part stays as it is.
-        inputs: As of ``read_named_rows``.
-        labels: A table ``example,label`` of the same examples; None where the inputs tell them.
-        from_set: Name or number of a released test set of the study, instead of files.
-        add: Keep the rows that are there, and add these.
-
-    Raises:
-        NotFoundError: There is no such study or set, or it has no data yet.
-        StateError: The set is not released.
-        InvalidInputError: A file is invalid, the set lacks labels, a row is in the training part or sealed, or none is
-            new.
-        AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
     if (inputs is None) == (from_set is None) or (inputs is None and labels is not None):
         message = "give --inputs, with --labels where they tell none themselves, or --from-set alone"
@@ -391,11 +356,7 @@ def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next
 
 
 def _require_new(earlier: Sequence[set[bytes]], study: Study, brought: Brought) -> None:
-    """Require at least one row that was never open: returning to a used-up set does not renew it.
-
-    Raises:
-        InvalidInputError: All rows have been in a validation part of the study.
-    """
+    """Require at least one row that was never open: returning to a used-up set does not renew it."""
     if set[bytes]().union(*earlier).issuperset(brought.hashes):
         message = (
             f"{brought.origin}: all {len(brought.hashes):,} rows have been in the validation set of study "

@@ -104,23 +104,14 @@ class PutOffs:
             self._unsettled[turn.request_id, turn.attempt] = None
 
     def settle(self) -> None:
-        """Record which attempts have stopped for a temporary fault; called before the next one begins.
-
-        Raises:
-            StoreError: That cannot be recorded; it is remembered.
-        """
+        """Record which attempts have stopped for a temporary fault; called before the next one begins."""
         for request_id, attempt in list(self._unsettled):
             with self._store.begin() as tx:
                 requests.note_survival(tx, request_id, attempt)
             self._unsettled.pop((request_id, attempt), None)
 
     def put_off(self, turn: Turn, error: Exception) -> str:
-        """Postpone the request to its next try; return the line for the log.
-
-        Raises:
-            StoreUnavailableError: The database is away, or cannot write even that: no request can be decided.
-            SchemaVersionError: The schema is not the one of this code; likewise.
-        """
+        """Postpone the request to its next try; return the line for the log."""
         assert turn.request_id is not None
         if _stops_everything(error):
             raise error

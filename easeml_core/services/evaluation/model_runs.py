@@ -55,10 +55,6 @@ examples, 0.4 s with 200,000."""
 def padded(took: float, grid: Sequence[float]) -> float:
     """Return the padded duration of a run: the next time of the grid, beyond its last the next multiple of that.
 
-    Args:
-        took: Seconds, >= 0.
-        grid: Seconds, > 0 and rising; empty for no padding.
-
     Example:
         >>> padded(6.29, (10.0, 60.0))
         10.0
@@ -102,12 +98,7 @@ class Computed:
         return {key[0] for key in list(self.judged)}
 
     def forget(self, request_id: int, *, keep_runs: bool) -> None:
-        """Drop what was computed for a request.
-
-        Args:
-            request_id: The request.
-            keep_runs: Whether other requests may need models' results on validation parts.
-        """
+        """Drop what was computed for a request."""
         for key in list(self.judged):  # another thread may add to it meanwhile
             if key[0] == request_id:
                 self.judged.pop(key, None)
@@ -171,14 +162,7 @@ class ModelRuns:
         ended: Callable[[], object],
         owner: int = 0,
     ) -> None:
-        """Queue work: next comes the first piece of the owner with the fewest places, then of the longest ago served.
-
-        Args:
-            request_id: For which request; None for housekeeping.
-            steps: The work. It yields before anything follows from it, and goes on when its padded end has come.
-            ended: Called at the end, once the request may be decided; it raises nothing.
-            owner: Tenant, or another number by which places are shared.
-        """
+        """Queue work: next comes the first piece of the owner with the fewest places, then the longest wait."""
         with self._changed:
             self._waiting.append(_Job(request_id, owner, steps, ended))
         self.look()

@@ -55,20 +55,7 @@ if TYPE_CHECKING:
 
 
 def quality_on(artifacts: ArtifactStore, study: Study, model: Model, *, data: str, answers: NDArray[Any]) -> float:
-    """Return the quality of the model on the validation part of some data, in [0, 1].
-
-    Args:
-        artifacts: Where models and data lie.
-        study: Its metric is used. A metric that is the tenant's function is not called: it would run with the
-            referee's rights.
-        model: Run once more where the metric needs probabilities.
-        data: Artifact with the open parts.
-        answers: The model's answers there, shape ``(n_examples,)``.
-
-    Raises:
-        StateError: The metric is a function of the tenant's, or the model has no score by it; says which.
-        ArtifactError: A file is missing or was changed.
-    """
+    """Return the quality of the model on the validation part of some data, in [0, 1]."""
     if study.metric not in METRICS and not study.metric.startswith("within:"):
         message = (
             f"quality is measured by {study.metric}, a function of the tenant's, which the referee does not run; the "
@@ -176,16 +163,6 @@ def remeasure(store: Store, artifacts: ArtifactStore, study: str, *, log: Callab
     """Evaluate all models of a study that its newest validation part does not know; repeatable and interruptible.
 
     Those that were given up are tried again, each once a call.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where models and data lie.
-        study: The study.
-        log: Receives one line for each model.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no data yet.
-        StateError: The sandbox for models cannot be made; no model has failed by that.
     """
     with store.begin() as tx:
         study_id = studies.get_study(tx, study).id
@@ -242,18 +219,6 @@ def measure_next(
 
     No transaction is open while the model runs. Its duration is no secret, since its inputs are open. It is run twice
     at most, for 120 seconds each (``evaluation``, ``predict_in_child``).
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where models and data lie.
-        study_id: Of this study; None for all.
-        skip: Trials whose models are passed over.
-        rest_seconds: How long a failed model rests before it is given up in the end; None, by hand, for neither.
-
-    Raises:
-        StoreError: The database cannot be reached, or another transaction was in the way; nothing was written.
-        MachineError: The sandbox cannot be made, which is this machine's fault; nothing was written.
-        OSError: The disk or the system failed; likewise.
     """
     with store.begin() as tx:
         found = validation_sets.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
@@ -332,13 +297,7 @@ def tolerance_of(format: str) -> float:
 
 
 def is_chosen(key: bytes, trial_id: int, share: float) -> bool:
-    """Whether a trial is in the sample: a pseudo-random function of its number.
-
-    Args:
-        key: Known to the referee alone.
-        trial_id: The trial.
-        share: Probability over keys, in [0, 1].
-    """
+    """Whether a trial is in the sample: a pseudo-random function of its number."""
     digest = hmac.digest(key, str(trial_id).encode(), "sha256")
     return int.from_bytes(digest[:8], "big") < share * _STEPS
 
@@ -353,16 +312,6 @@ def check_next(store: Store, artifacts: ArtifactStore, *, share: float = SHARE) 
 
     A model that cannot be run here is recorded as ``unmeasurable``, not as false: this machine may lack what its
     trainer had, or too little time or memory may be left.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where models and data lie.
-        share: Probability of each result; 0 measures none.
-
-    Raises:
-        StoreError: The database cannot be reached; nothing was written.
-        MachineError: The sandbox cannot be made; likewise.
-        OSError: The disk or the system failed; likewise.
     """
     if not share:
         return None

@@ -141,11 +141,6 @@ class Preparation:
 
         Outside of any transaction. Once a model cannot be run, no other model is: no decision compares with it. An
         error is kept for the decision (``missing``); the runs after it are not made.
-
-        Raises:
-            StoreUnavailableError: The database cannot be reached.
-            ConcurrentUpdateError: Another transaction was in the way.
-            SchemaVersionError: The schema is not the one of this code.
         """
         for run, keep in self._made(missing.runs):
             self._noted(run, keep)
@@ -205,13 +200,6 @@ class Preparation:
         """Return a result of sealed labels: computed now, or before this decision outside any transaction.
 
         Its duration depends on the labels, and every role sees how long a transaction or a lock lasts.
-
-        Args:
-            key: All inputs of the result: no other call with the same key gives another result.
-            compute: Computes it, and reads no database.
-
-        Raises:
-            NotJudgedError: It must be computed before the decision, and was not yet.
         """
         if self._computed is None:
             return compute()
@@ -302,18 +290,6 @@ def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *mo
     A model that cannot be run on the inputs has failed on them: that is a property of the submission, so it is stored
     and counted like any other outcome. One whose process was ended again after the last postponement has failed for
     this request only.
-
-    Args:
-        tx: Transaction of the referee's role that holds the set.
-        ready: Runs that were made.
-        test_set_id: The set.
-        *models: The models, in the order in which the decision needs them.
-
-    Raises:
-        NotRunError: Some were not run on the set yet; it names all of them.
-        TrainingKilled: The process of one was killed, and the request is to be postponed.
-        TrainingStarved: Likewise where it ran out of time or memory.
-        ArtifactError: The file of one is missing or was changed: nothing is spent.
     """
     known = sealed.known_predictions(tx, test_set_id, *(model.identity for model in models))
     unknown = {model.identity: Run(model, test_set_id) for model in models if model.identity not in known}
@@ -337,10 +313,6 @@ def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> f
     """Return the 0-1 loss of the model on the validation part of this data, measured by the referee, in [0, 1].
 
     The loss that a worker stored is not trusted here.
-
-    Raises:
-        NotRunError: It was not run on the part yet.
-        StateError: The model cannot be run on the open validation part either; nothing of a sealed set is spent.
     """
     loss = ready.loss(model, version.artifact)
     if loss is None:
@@ -361,11 +333,6 @@ def sealed_run_steps(
 
     Yields after the run, and stores the result when resumed: a row that is written as soon as the run ends would reveal
     its duration.
-
-    Raises:
-        TrainingKilled: The model's process was killed; nothing is kept.
-        TrainingStarved: It ran out of time, or found no memory; nothing is kept.
-        ArtifactError: The model's file is missing or was changed.
     """
     with store.begin() as tx:
         task, (inputs, secret) = _task_of(tx, model.study_id), sealed.inputs_and_secret(tx, test_set_id)

@@ -59,21 +59,7 @@ def redacted(tx: Connection, *, request_id: int, test_set_id: int) -> JsonObject
 def evidence_of(
     store: Store, *, model_id: int, keys: Path, request_id: int | None = None
 ) -> tuple[JsonObject, str | None]:
-    """The bundle of the last verdict on a model, or of the one that was asked for.
-
-    Args:
-        store: With the role easeml_referee the bundle is full and signed here; with any other it is the published one.
-        model_id: The model.
-        keys: The host's key folder; read for a full bundle only.
-        request_id: The gate request; None for the last one.
-
-    Returns:
-        The envelope, and a warning for the referee where the set still lives.
-
-    Raises:
-        NotFoundError: There is no such verdict.
-        StateError: The verdict left unsigned, or is not in its chain.
-    """
+    """The bundle of the last verdict on a model, or of the one that was asked for."""
     with store.begin() as tx:
         found = chained_rows.verdict_of_model(tx, model_id, request_id)
         if found is None:
@@ -194,14 +180,6 @@ def _signed(entry: Entry) -> JsonObject:
 
 
 def newest_heads(store: Store, *, study: str | None = None) -> list[PublishedHead]:
-    """Return the last published head of each sealed set, which vouches for all before it.
-
-    Args:
-        store: Any role.
-        study: Of this study; None for all.
-
-    Returns:
-        The oldest first.
-    """
+    """Return the last published head of each sealed set, which vouches for all before it."""
     with store.begin() as tx:
         return chains.newest_heads(tx, study)

@@ -62,15 +62,7 @@ class Checked:
 
 
 def check_bundle(envelope: Any, keys: Sequence[PublicKey]) -> Checked:
-    """Check a bundle.
-
-    Args:
-        envelope: DSSE envelope, as JSON gives it.
-        keys: Trusted public keys.
-
-    Raises:
-        InvalidInputError: It is not a bundle of this package, or none of the keys has signed it.
-    """
+    """Check a bundle."""
     trusted = {key.id: key for key in keys}
     found = open_envelope(envelope, trusted)
     kinds = {FULL: "full", REDACTED: "redacted"}

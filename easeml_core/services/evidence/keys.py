@@ -108,21 +108,13 @@ class KeyFolder:
 
     @property
     def has_key(self) -> bool:
-        """Whether a signing key lies in it.
-
-        Raises:
-            StateError: This account may not look.
-        """
+        """Whether a signing key lies in it."""
         with self._usable():
             return (self.folder / KEY).exists()
 
     @property
     def is_begun(self) -> bool:
-        """Whether this host has, or has had, a signing key here.
-
-        Raises:
-            StateError: This account may not look.
-        """
+        """Whether this host has, or has had, a signing key here."""
         with self._usable():
             return any((self.folder / name).exists() for name in (KEY, MARKS))
 
@@ -130,9 +122,6 @@ class KeyFolder:
         """Make the folder and its signing key; False where it has one, which stays.
 
         ``Notary.open_key`` says whether the installation allows it.
-
-        Raises:
-            StateError: The folder cannot be used.
         """
         with self._usable():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,11 +149,7 @@ class KeyFolder:
         write_durably(self.folder / KEY, key.pem(), mode=0o600)
 
     def key(self) -> SigningKey:
-        """Return the signing key, read again where its file has changed.
-
-        Raises:
-            StateError: Another account could read or replace it, or it cannot be read.
-        """
+        """Return the signing key, read again where its file has changed."""
         path = self.folder / KEY
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
@@ -202,11 +187,7 @@ class KeyFolder:
         return self.key().public.id in self.trusted()
 
     def trust(self, key: PublicKey) -> None:
-        """Trust entries signed by this key, of another host's referee; makes the folder, and no signing key.
-
-        Raises:
-            StateError: The folder cannot be used.
-        """
+        """Trust entries signed by this key, of another host's referee; makes the folder, and no signing key."""
         with self._usable():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
@@ -318,11 +299,7 @@ def _intended(found: JsonObject) -> Intended:
 
 
 def read_public(path: Path) -> PublicKey:
-    """Return a public key from a file.
-
-    Raises:
-        InvalidInputError: The file cannot be read, or holds no Ed25519 public key.
-    """
+    """Return a public key from a file."""
     try:
         return PublicKey.parse(path.read_bytes(), str(path))
     except OSError as error:

@@ -105,15 +105,6 @@ class Notary:
         """Require a signing key that belongs to this installation, before anything is written; make its first one.
 
         A key that no other host trusts would break every chain that it extends, for each of them.
-
-        Args:
-            unknown: Whether the key may be one that the evidence does not know: of an acknowledgement, which tells it.
-
-        Returns:
-            Where the first key was made, in a sentence; empty where there was one.
-
-        Raises:
-            StateError: Another key signs this installation's evidence, or the folder cannot be used.
         """
         if self._is_open or self._keys is None:
             return ""
@@ -138,11 +129,7 @@ class Notary:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a transaction whose entries are signed and remembered, as of ``Store.begin``.
-
-        Raises:
-            StateError: The key is none of this installation's (``open_key``).
-        """
+        """Open a transaction whose entries are signed and remembered, as of ``Store.begin``."""
         self.open_key()
         if self._keys is None:
             with self._store.begin() as tx:
@@ -176,12 +163,6 @@ class Notary:
         """Refuse to judge on a set whose chain, or the audit's, does not verify.
 
         The chain of promotions counts too, since a model is compared with the one in production.
-
-        Args:
-            test_set_ids: The sets; nothing is checked without any.
-
-        Raises:
-            StateError: One of them is locked; the message depends on no label.
         """
         if self._keys is None or not test_set_ids:
             return
@@ -210,21 +191,7 @@ class Notary:
             yield Look(tx, self._keys, marks, self._examined)
 
     def acknowledge(self, names: Sequence[str] | None, *, who: str, reason: str) -> list[Finding]:
-        """Let sets judge again although their evidence has a fault, which stays recorded in the chain.
-
-        Args:
-            names: The chains; None for all.
-            who: The user who takes responsibility.
-            reason: Why; kept for ever.
-
-        Returns:
-            The acknowledged findings.
-
-        Raises:
-            NotFoundError: There is no such chain.
-            StateError: The host has no usable marks, and only some chains are named: the marks of the others would be
-                lost.
-        """
+        """Let sets judge again although their evidence has a fault, which stays recorded in the chain."""
         assert self._keys is not None
         self.open_key(unknown=True)
         with self._store.begin() as tx:
@@ -257,29 +224,13 @@ class Notary:
         return acknowledged
 
     def unexplained(self, tx: Connection, name: str) -> list[Finding]:
-        """Return the faults of a chain that no referee has acknowledged; the chain is held until the end.
-
-        Args:
-            tx: Transaction of ``begin``.
-            name: The chain.
-        """
+        """Return the faults of a chain that no referee has acknowledged; the chain is held until the end."""
         chains.hold(tx, name)
         marks = Marks() if self._keys is None else self._keys.marks()
         return [one for one in Look(tx, self._keys, marks, {}).examine(name).findings if not one.acknowledged]
 
     def explain(self, tx: Connection, name: str, *, known: Sequence[Finding], who: str, reason: str) -> None:
-        """State in a chain what this transaction has changed of its set, so that later checks find that and no more.
-
-        Args:
-            tx: Transaction of ``begin``, after the change.
-            name: The chain.
-            known: Its faults before the change; none.
-            who: The user who takes responsibility.
-            reason: Why; kept for ever.
-
-        Raises:
-            StateError: The chain was at fault before, which this must not hide.
-        """
+        """State in a chain what this transaction has changed of its set, so that later checks find that and no more."""
         if known:
             message = (
                 f"the evidence of chain {name} is broken ({known[0].what}); look at `easeml evidence verify`, and "
@@ -291,11 +242,7 @@ class Notary:
         chains.append(tx, name, ACKNOWLEDGED, content=content)
 
     def rotate(self) -> tuple[str, str]:
-        """Sign with a new key from now on; an entry of the audit's chain, signed by the old one, names the new one.
-
-        Returns:
-            Ids of the old and the new key.
-        """
+        """Sign with a new key from now on; an entry of the audit's chain, signed by the old one, names the new one."""
         assert self._keys is not None
         self.open_key()
         old, new = self._keys.key(), SigningKey.new()
@@ -333,11 +280,7 @@ class Notary:
         return _Reach(reach.low if reach.then is None else reach.then.newest, now), len(missing)
 
     def look_over(self) -> bool:
-        """Check every chain at intervals, so that a change is found before the next question.
-
-        Returns:
-            Whether chains are left to check in this round: one call takes some of them.
-        """
+        """Check every chain at intervals, so that a change is found before the next question."""
         if self._keys is None or (not self._left_to_look and time.monotonic() < self._look_due):
             return False
         began = time.monotonic()
@@ -492,18 +435,7 @@ def verify_all(
     heads: Sequence[str] = (),
     on_progress: Callable[[str, int, int], None] = lambda _chain, _done, _of: None,
 ) -> Report:
-    """Check every chain, the files of all models that were in production, and heads that left the installation.
-
-    Args:
-        store: Role ``easeml_referee``.
-        keys: The host's key folder; None checks neither signatures nor high-water marks.
-        artifacts: Where models lie; None reads no file.
-        heads: Hashes (hex) that must be in a chain.
-        on_progress: Called with the chain, entries done and entries there are.
-
-    Raises:
-        InvalidInputError: A head is not a hash.
-    """
+    """Check every chain, the files of all models that were in production, and heads that left the installation."""
     for head in heads:
         if not _HEAD.fullmatch(head):
             message = f"a head is 64 digits of 0-9 and a-f, got {head!r}"

@@ -106,15 +106,7 @@ def examine(
     known: Examined | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Examined:
-    """Check a chain; from the last result on, where no row that it depends on has changed since.
-
-    Args:
-        tx: Transaction of the referee's role that sees one state: it holds the chain, or is a snapshot.
-        chain: Its name.
-        memory: What this host knows of it.
-        known: This process's last result; None checks everything.
-        on_progress: Called with entries done and entries there are.
-    """
+    """Check a chain; from the last result on, where no row that it depends on has changed since."""
     versions = chained_rows.versions(tx, chain)
     if known is not None and not _only_grew(known, versions):
         known = None

@@ -141,16 +141,6 @@ def judge(tx: Connection, ready: Preparation, asked: Asked) -> Answer | Waiting:
     """Decide a gate request: spend at most one step of the sealed set and release at most one symbol.
 
     The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
-
-    Returns:
-        The answer, or that labels are missing for it.
-
-    Raises:
-        StateError: There is no live set, the set has ended, the model is in production already, or the set gives no
-            answer about another condition; nothing is spent.
-        InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
-            be shown although the set withholds it; nothing is spent.
-        SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
     """
     test_set = asked.set_for(SealedSetPurpose.GATE)
     if test_set is None:
@@ -418,15 +408,7 @@ def _answer(
 
 
 def verdict_mail(recipient: str, study: str, step: int, steps: int, report: JsonObject) -> MailText:
-    """Return the mail that reports a withheld verdict.
-
-    Args:
-        recipient: An address that no developer of the study reads.
-        study: Name of the study.
-        step: The step that was used.
-        steps: How many the set has.
-        report: The referee's full report, as the ledger keeps it.
-    """
+    """Return the mail that reports a withheld verdict."""
     lines = (
         f"Study {study}, step {step} of {steps}: {report['verdict']} (released as {report['symbol']} by its mode).",
         f"Condition {report['condition']}; model {report['model_id']} against model {report['incumbent_id']}.",

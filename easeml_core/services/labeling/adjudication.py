@@ -161,23 +161,14 @@ def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
 
 
 def labelled_set(tx: Connection, study: str) -> SealedSet:
-    """Return the study's set that labels are wanted of.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-    """
+    """Return the study's set that labels are wanted of."""
     for test_set_id in label_rows.sets_that_asked(tx, study):
         return test_sets.get_set(tx, test_set_id)
     raise NotFoundError(kind="study that wants labels", name=study, remedy="see the list of batches")
 
 
 def held_set(tx: Connection, study: str, test_set_id: int) -> SealedSet:
-    """Return the set of an answer, locked until the transaction ends.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-        StateError: The set has ended: the answer is not about the next one.
-    """
+    """Return the set of an answer, locked until the transaction ends."""
     found = labelled_set(tx, study)
     label_rows.hold_set(tx, found.id)
     found = test_sets.get_set(tx, found.id)
@@ -195,11 +186,7 @@ def require_asked(words: Words, place: int) -> None:
 
 
 def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, place: int, word: int) -> Kept:
-    """Put a labeler's word in the place of what they said before.
-
-    Raises:
-        StateError: It is too late: a verdict may have used the labeler's earlier label, or the others'.
-    """
+    """Put a labeler's word in the place of what they said before."""
     before = int(words.mine[place])
     if before == word:
         return Kept(place, changed=False)
@@ -310,19 +297,6 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
     """Store the referee's label of an example where labelers differ, or that none can tell.
 
     It is stored under the labeler ``referee``. Repeatable; a second label replaces the first until it is used.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set_id: The set that the example was shown of.
-        place: Of the example, in the set's order.
-        label: Number of the class.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-        StateError: The set has ended, the example's label is not wanted, there is nothing to resolve, or a verdict may
-            have used the referee's first label, or the label that this one would change.
-        ConfigError: There is no such class.
     """
     with store.begin() as tx:
         found = held_set(tx, study, test_set_id)
@@ -343,19 +317,6 @@ def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> Aske
     """Show an unsure example again to the labelers who passed on it. Repeatable.
 
     Nothing is lost: ``UNSURE`` was never used.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set_id: The set that the example is of.
-        place: Of the example, in the set's order.
-
-    Returns:
-        How many labelers are asked once more; 0 where it has a label by now.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-        StateError: The set has ended, or the example's label is not wanted.
     """
     with store.begin() as tx:
         found = held_set(tx, study, test_set_id)
@@ -378,17 +339,7 @@ def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[
 
 
 def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, again: bool = False) -> UnsureExamples:
-    """Examples that labelers pass of a set, in its order; for the command line.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set: Name or number of the set; None for the study's live gate set.
-        again: Ask once more about all of them.
-
-    Raises:
-        StateError: The study has no such set, or ``again`` is asked of one that has ended.
-    """
+    """Examples that labelers pass of a set, in its order; for the command line."""
     with store.begin() as tx:
         found = find_labelled_set(tx, study, test_set)
         if again:

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 def labeler_name(name: str) -> str:
     """Return the name under which a user's labels are stored: theirs, in small letters.
 
-    Raises:
-        InvalidInputError: It is not a valid name.
-
     Example:
         >>> labeler_name("Ann@lab")
         'ann@lab'
@@ -155,24 +152,14 @@ class Desk(Batch):
 
 
 def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES) -> list[Batch]:
-    """The live sets that labels were ever wanted of, those with something left for this labeler first.
-
-    Args:
-        store: Role ``easeml_referee``.
-        labeler: As of ``labeler_name``.
-        limit: How many at most, by name of their study.
-    """
+    """The live sets that labels were ever wanted of, those with something left for this labeler first."""
     with store.begin() as tx:
         found = [_batch(tx, test_set, labeler) for test_set in label_rows.sets_that_asked(tx, limit=limit)]
     return sorted(found, key=lambda batch: (batch.left == 0, batch.study))
 
 
 def labelers(store: Store) -> list[Labeler]:
-    """Return the labelers of the sets of ``batches``, for the referee, most labels first.
-
-    Args:
-        store: Role ``easeml_referee``.
-    """
+    """Return the labelers of the sets of ``batches``, for the referee, most labels first."""
     labels, passed = Counter[str](), Counter[str]()
     with store.begin() as tx:
         for test_set_id in label_rows.sets_that_asked(tx):
@@ -208,21 +195,7 @@ def desk(
     decides: bool = False,
     settles: int | None = None,
 ) -> Desk:
-    """Return what the desk shows this labeler now.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study; its live set is labelled.
-        labeler: As of ``labeler_name``.
-        at: Place of the example to show, if it may be shown to them, also one that they have passed on; None for the
-            next one.
-        last: Place of the example that they labelled last, to show the stored label.
-        decides: Whether they are the referee, who sees where others differ.
-        settles: For the referee: place of an example to decide, shown before ``at`` while it is open.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-    """
+    """Return what the desk shows this labeler now."""
     with store.begin() as tx:
         found = labelled_set(tx, study)
         words = read_words(tx, found, labeler)
@@ -246,15 +219,7 @@ def desk(
 
 
 def set_to_label(store: Store, *, study: str) -> int:
-    """Return the number of the study's set that labels are wanted of.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-    """
+    """Return the number of the study's set that labels are wanted of."""
     with store.begin() as tx:
         return labelled_set(tx, study).id
 
@@ -304,22 +269,7 @@ def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: S
 
 
 def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int, label: int | None) -> Kept:
-    """Store a labeler's answer to one example. Repeatable; a second answer replaces the first until it is used.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set_id: The set that the example was shown of: an answer to a set that has ended is not one to the next.
-        labeler: As of ``labeler_name``.
-        place: Of the example, in the set's order.
-        label: Number of the class; None: the labeler cannot tell.
-
-    Raises:
-        NotFoundError: No labels are wanted for this study.
-        StateError: The set has ended, the label is not wanted, or a verdict may have used the labeler's first label, or
-            a label that this one would dispute.
-        ConfigError: There is no such class.
-    """
+    """Store a labeler's answer to one example. Repeatable; a second answer replaces the first until it is used."""
     with store.begin() as tx:
         found = held_set(tx, study, test_set_id)
         classes = studies.class_names(tx, found.data_version_id)

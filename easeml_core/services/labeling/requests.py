@@ -113,20 +113,7 @@ def wanted_labels(
     limit: int = 200,
     to: Path | None = None,
 ) -> WantedLabels:
-    """The examples whose labels are wanted now, in the set's fixed order; nothing says which model asks, or why.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set: Name or number of the set; None for the study's live gate set.
-        labeler: Leave out what this labeler has labelled; None leaves out what any labeler has.
-        limit: How many at most, 1 to 100,000.
-        to: CSV file to write them to, replaced whole or not at all; None for none.
-
-    Raises:
-        StateError: The study has no such set.
-        ConfigError: The limit is out of range.
-    """
+    """The examples whose labels are wanted now, in the set's fixed order; nothing says which model asks, or why."""
     require(1 <= limit <= MOST_AT_ONCE, "limit", limit, f"from 1 to {MOST_AT_ONCE:,}")
     with store.begin() as tx:
         found = find_labelled_set(tx, study, test_set)
@@ -177,18 +164,6 @@ def give_labels(
 
     A second answer of the same labeler replaces the first, until a verdict may have used it. From then on the label
     stays, and no other labeler may differ from it, nor the referee.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        labeler: Name of the labeler; ``referee`` is the one whose label resolves conflicts.
-        labels: CSV file ``example,label``; class names, or their indices.
-        test_set: Name or number of the set; None for the study's live gate set.
-
-    Raises:
-        InvalidInputError: The file is invalid, an example is unknown or was never wanted, a label is no class, or a
-            label in use would change or be disputed; names the line.
-        StateError: The study has no such set, or it was sealed with its labels.
     """
     with store.begin() as tx:
         found = find_labelled_set(tx, study, test_set)
@@ -257,16 +232,7 @@ def _require_in_time(
 
 
 def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> Conflicts:
-    """Return where two labelers differ and the referee has not decided, in the set's order.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set: Name or number of the set; None for the study's live gate set.
-
-    Raises:
-        StateError: The study has no such set.
-    """
+    """Return where two labelers differ and the referee has not decided, in the set's order."""
     with store.begin() as tx:
         found = find_labelled_set(tx, study, test_set)
         given = label_rows.labels_given(tx, found.id)
@@ -286,11 +252,7 @@ def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:
 
 
 def find_labelled_set(tx: Connection, study: str, test_set: str | int | None) -> SealedSet:
-    """Return the set of this name or number, or the study's live gate set; it holds examples.
-
-    Raises:
-        StateError: The study has no such set.
-    """
+    """Return the set of this name or number, or the study's live gate set; it holds examples."""
     study_id = studies.get_study(tx, study).id
     if test_set is None:
         live = releases.live_test_set(tx, study_id, SealedSetPurpose.GATE)

@@ -62,19 +62,7 @@ def open_alerts(
     up_to_id: int | None = None,
     team: int | None = None,
 ) -> list[Alert]:
-    """Return the open alerts of the study, or of all when None, oldest first.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-        kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
-        up_to_id: Only those up to this number; None for all.
-        team: The caller's team; None where there is but one.
-
-    Raises:
-        NotFoundError: There is no such study.
-        ConfigError: The team is no whole number >= 1, or no study is named.
-    """
+    """Return the open alerts of the study, or of all when None, oldest first."""
     with store.begin() as tx:
         found = releases.list_alerts(tx, _study_id(tx, study, team), open_only=True, team=team)
     return _of_kinds([a for a in found if up_to_id is None or a.alert_id <= up_to_id], kind)
@@ -99,19 +87,7 @@ def next_alert(
     purpose: str | None = None,
     team: int | None = None,
 ) -> Alert | None:
-    """Return the alert to handle next, or None; a sensor polls it and so misses none.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-        after_id: The last alert that was handled: then the next one counts even if it was cleared meanwhile. 0 at
-            first: then only an open one counts.
-        kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
-        cleared_too: Whether one that is cleared already counts; None as ``after_id`` says.
-        purpose: Only those that are about a sealed set of this purpose; a set that gate and meter share counts for
-            both. None for any.
-        team: As of ``open_alerts``.
-    """
+    """Return the alert to handle next, or None; a sensor polls it and so misses none."""
     open_only = after_id == 0 if cleared_too is None else not cleared_too
     with store.begin() as tx:
         study_id = _study_id(tx, study, team)
@@ -132,14 +108,6 @@ def reported_up_to(
 
     An alert is known by its number and its moment: a restored database gives numbers anew. One that is closed counts
     only where it came after the last one that was reported.
-
-    Args:
-        store: Any role.
-        reported: Number and moment of each alert that was reported.
-        study: As of ``next_alert``, likewise the others.
-        kind: Likewise.
-        purpose: Likewise.
-        team: Likewise.
     """
     with store.begin() as tx:
         found = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
@@ -158,12 +126,7 @@ def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None
 
 
 def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> ClearedAlert:
-    """Mark an alert as handled; one that is resolved may be, too.
-
-    Raises:
-        NotFoundError: The study has no alert with this id that is not cleared and that the team is shown.
-        ConfigError: The team is no whole number >= 1.
-    """
+    """Mark an alert as handled; one that is resolved may be, too."""
     with store.begin() as tx:
         shown = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
         if alert_id not in [a.alert_id for a in shown if a.cleared_at is None]:
@@ -179,10 +142,6 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
 
     Nothing happens when the alert is closed, or the study is not active; so a repetition is harmless. An alert for one
     of several teams pauses nothing: the others would see the pause, and so the signal.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no such alert, none that the team is shown.
-        ConfigError: The team is no whole number >= 1.
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)

@@ -175,15 +175,6 @@ def require_runs(tx: Connection, ready: Preparation, submission: Submission, set
 
     Nothing else is decided here: the submission is then read, answered from the ledger or refused (``read_on``), so
     nothing is run for a submission that would not be read.
-
-    Args:
-        tx: Transaction of the referee's role that holds the study.
-        ready: Runs that were made.
-        submission: What is to be read.
-        sets: Rows of the live sets that it will be read on; without an answer of the first there is none of the others.
-
-    Raises:
-        NotRunError: The validation part comes first: it is open data, and where it fails no sealed set is touched.
     """
     model, version = submission.model, submission.version
     if ready.loss(model, version.artifact) is not None or not _answers_anew(tx, submission, sets[0]):
@@ -205,12 +196,7 @@ def meter_set(tx: Connection, row: PlannedSet, submission: Submission) -> MeterS
 
 
 def read_on(tx: Connection, ready: Preparation, on: MeterSet) -> SetReading:
-    """Read the submission on the set: from its ledger, or by using one step of it.
-
-    Raises:
-        StateError: The team has no answer left on it, or a set that is shared with a gate has ended.
-        NotRunError: The model was not run yet on the set, or on the validation part.
-    """
+    """Read the submission on the set: from its ledger, or by using one step of it."""
     known = on.cached()
     if known is not None:
         return SetReading(on, known, cached=True, retired_why=None)
@@ -361,13 +347,6 @@ def meter(tx: Connection, ready: Preparation, asked: Asked) -> Answer:
 
     The same artifact is answered from the ledger: it costs nothing and raises no second alert.
     ``services/referee/publishing.py`` publishes the answer later.
-
-    Returns:
-        What to answer.
-
-    Raises:
-        ConfigError: The set was not planned for the team that the request names.
-        StateError: The study has no live meter set, or the team has no answer left on it.
     """
     study, test_set = asked.study, asked.set_for(SealedSetPurpose.METER)
     if test_set is None:

@@ -208,18 +208,7 @@ class MeterHistory:
 def meter_history(
     store: Store, *, study: str, test_set_id: int | None = None, page: int = 1, size: int = 20
 ) -> MeterHistory | None:
-    """Return the meter of a study; None where it has no meter set yet.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set_id: One of its meter sets, or None for the live one, else the newest. An unknown one counts as None.
-        page: Of the ledger, from 1; newest entries first.
-        size: Entries a page.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the meter of a study; None where it has no meter set yet."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         every = test_sets.list_sets(tx, found.id)

@@ -32,11 +32,7 @@ _TIMEOUT_SECONDS = 60
 
 
 def require_repository(path: Path) -> None:
-    """Check that the path is a git repository.
-
-    Raises:
-        StateError: It is none, or this account may not read it.
-    """
+    """Check that the path is a git repository."""
     if not path.exists():
         message = f"{path} is no git repository: there is no such folder"
         raise StateError(message)
@@ -47,15 +43,7 @@ def require_repository(path: Path) -> None:
 
 
 def commit_of(repository: Path, version: str) -> str:
-    """Return the whole name of a commit in the repository.
-
-    Args:
-        repository: A repository, bare or not.
-        version: Hexadecimal digits, the first ones of the commit or all of them.
-
-    Raises:
-        StateError: There is no such commit, more than one, or no repository.
-    """
+    """Return the whole name of a commit in the repository."""
     found = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{version}^{{commit}}")
     commit = found.stdout.strip()
     # A branch may be named like the first digits of a commit; the commit is meant.
@@ -67,12 +55,7 @@ def commit_of(repository: Path, version: str) -> str:
 
 
 def tag_target(repository: Path, tag: str) -> str | None:
-    """Return the commit that the tag names, or None where there is no such tag.
-
-    Raises:
-        InvalidInputError: Git does not allow the name.
-        StateError: There is no repository.
-    """
+    """Return the commit that the tag names, or None where there is no such tag."""
     if _git(repository, "check-ref-format", f"refs/tags/{tag}").returncode:
         message = f"{tag!r} is no name that git takes for a tag; rename the study or choose another prefix"
         raise InvalidInputError(message)
@@ -89,16 +72,6 @@ def move_tag(repository: Path, tag: str, commit: str, *, message: str) -> bool:
     """Let the tag name the commit; return whether it had to be moved.
 
     The change names the value that it found, so that one of two concurrent changes fails.
-
-    Args:
-        repository: A repository, bare or not, that this account may write.
-        tag: Name without ``refs/tags/``; made when new, lightweight.
-        commit: Whole name of a commit that is there.
-        message: Why, for the reference's log where the repository keeps one.
-
-    Raises:
-        InvalidInputError: Git does not allow the name.
-        StateError: The repository cannot be read or written, or another process moved the tag meanwhile.
     """
     if tag_target(repository, tag) == commit:
         return False
@@ -148,9 +121,6 @@ def production_tag(study: str, *, prefix: str = TAG_PREFIX) -> str:
 def parse_repositories(words: Iterable[str]) -> dict[str, Path]:
     """Parse bundles and their repositories, ``NAME=PATH`` each.
 
-    Raises:
-        InvalidInputError: A word is not of this form, or a name is repeated.
-
     Example:
         >>> parse_repositories(["dags=/srv/dags.git"])
         {'dags': PosixPath('/srv/dags.git')}
@@ -191,12 +161,6 @@ def sync_bundle_tags(store: Store, repositories: Mapping[str, Path], *, prefix: 
 
     A study whose model in production has no bundle keeps its tag. A failure is logged with study and version and tried
     again the next time; it stops nothing else.
-
-    Args:
-        store: Any role.
-        repositories: Repository of each bundle, by its name; other bundles are ignored.
-        prefix: Of the tags.
-
     """
     if not repositories:
         return []

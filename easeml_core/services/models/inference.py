@@ -135,26 +135,6 @@ def infer(
 
     The model runs in a separate process, confined as far as this machine allows. The start of that process is most of
     the time of a single answer; ``latency`` has the whole time.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where models lie.
-        study: The study.
-        inputs: Rows, at least one: numbers in the order of the study's data, None or NaN for a missing one; or
-            ``{column: value}``.
-        path: Instead of them a file: CSV or Parquet with the study's columns (others are kept beside the answers), of
-            at most 64 MB; ``.npy``; an image; or a folder or zip file of one of the last two.
-        model: ``production``, ``best`` (the best so far by validation quality), or the id of a model of the study.
-        probabilities: Ask for the probability of each class as well.
-        warm: Models that stay loaded; None starts a child for this call alone.
-        most_answers: Refuse answers of more numbers than these, for a caller with little memory.
-        apart: Refuse a program that could read this process's environment and memory, for a caller that holds secrets.
-
-    Raises:
-        NotFoundError: There is no such study or model.
-        StateError: No model is in production, or trained, yet; or it is a program that cannot be isolated.
-        InvalidInputError: The inputs do not fit the study, or the study predicts numbers and has no probabilities.
-        TrainingError: The model cannot be run, or has no probabilities.
     """
     began = time.perf_counter()
     if (inputs is None) == (path is None):
@@ -191,18 +171,6 @@ def infer_into(
 
     A table of any size is read, answered and written some rows at a time (``rows_in_blocks``); a new process answers
     each block. The model is chosen once.
-
-    Args:
-        store: As of ``infer``.
-        artifacts: As there.
-        study: As there.
-        path: As there; a CSV or Parquet file may be larger than memory.
-        answers: The CSV file to write.
-        model: As there.
-        probabilities: As there.
-
-    Raises:
-        NotFoundError: As of ``infer``, and so are the other errors.
     """
     began, rows = time.perf_counter(), 0
     asked = _asked(store, artifacts, study, model, probabilities=probabilities)
@@ -293,14 +261,7 @@ def write_answers(path: Path, answers: Inferred) -> None:
 
 
 def write_answers_to(file: TextIO, answers: Inferred, *, guard: bool = False, is_first: bool = True) -> None:
-    """As ``write_answers``, into an open file.
-
-    Args:
-        file: The file.
-        answers: The answer.
-        guard: Whether people open the file in a spreadsheet; else the cells are as in the rows, for programs.
-        is_first: Whether a header is written before them.
-    """
+    """As ``write_answers``, into an open file."""
     columns, chances = answers.columns, answers.probabilities
     classes = list(chances[0]) if chances else []
     write = GuardedWriter(file).row if guard else csv.writer(file, lineterminator="\n").writerow

@@ -42,12 +42,6 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
     A promotion reads no data, so the promise covers it whichever answer has ended the set since. A person may retire a
     set because its examples are wrong, and under ``overlap`` they were open elsewhere: there no pass can be relied on.
-
-    Returns:
-        The public message of the answer.
-
-    Raises:
-        StateError: One of these conditions fails.
     """
     releases.hold_study(tx, study.id)  # production must not change before this commits
     gate_request_id = int(request.arguments["gate_request_id"])
@@ -111,14 +105,7 @@ def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
 
 
 def roll_back(tx: Connection, request: Request, study: Study) -> str:
-    """Answer a rollback request: return a model to production that was there before.
-
-    Returns:
-        The public message of the answer.
-
-    Raises:
-        StateError: The model was never in production, is there already, or production has changed since the request.
-    """
+    """Answer a rollback request: return a model to production that was there before."""
     releases.hold_study(tx, study.id)
     history, model_id = model_life.history(tx, study.id), request.of_model
     expected = request.arguments.get("standing")
@@ -135,11 +122,7 @@ def roll_back(tx: Connection, request: Request, study: Study) -> str:
 
 
 def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promotion:
-    """Return the last promotion that put the model into production; refuse one that cannot be restored.
-
-    Raises:
-        StateError: It was never in production, or is there now.
-    """
+    """Return the last promotion that put the model into production; refuse one that cannot be restored."""
     if history and history[-1].model_id == model_id:
         raise StateError(_THERE.format(model=model_id, study=study))
     for earlier in reversed(history):
@@ -154,9 +137,6 @@ def before_standing(history: Sequence[Promotion]) -> Promotion | None:
 
     A rollback restores the history before its model: what comes before it is what came before the promotion that it
     restores, so that rolling back twice goes back twice.
-
-    Args:
-        history: All moves of the pointer, oldest first.
     """
     if not history:
         return None
@@ -171,13 +151,6 @@ def force(tx: Connection, request: Request, study: Study) -> str:
     """Put a model into production without a verdict, by the decision of a person, who is named and gives a reason.
 
     Of a tenant's login the database knows no person, so the login is recorded, and the name as what it says.
-
-    Returns:
-        The public message of the answer, with both.
-
-    Raises:
-        ConfigError: The name or the reason is missing.
-        StateError: It is in production already.
     """
     releases.hold_study(tx, study.id)
     who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
@@ -195,11 +168,7 @@ LONGEST_WORDS = 500
 
 
 def require_words(name: str, value: object) -> str:
-    """Return the validated name or reason of a user.
-
-    Raises:
-        ConfigError: It is no text, empty, or longer than 500 characters.
-    """
+    """Return the validated name or reason of a user."""
     given = value if isinstance(value, str) else ""
     require(bool(given.strip()) and len(given) <= LONGEST_WORDS, name, value, "1 to 500 characters that say it")
     return given.strip()
@@ -211,15 +180,7 @@ def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
 
 
 def settle(tx: Connection, request_id: int) -> None:
-    """Answer a request to move the pointer at once, for the referee's role. Answered ones stay so.
-
-    Args:
-        tx: Transaction of the role ``easeml_referee``.
-        request_id: A request of the kind promote, rollback or force.
-
-    Raises:
-        InvalidInputError, StateError: It is refused; let the transaction end with it, and nothing is recorded.
-    """
+    """Answer a request to move the pointer at once, for the referee's role. Answered ones stay so."""
     if requests.hold_request(tx, request_id):
         request, study = requests.get_request(tx, request_id)
         requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request, study))
@@ -249,26 +210,13 @@ class ShownModel:
 
 
 def model_list(store: Store, *, study: str) -> list[ListedModel]:
-    """The study's models, newest first: origin, verdict, and how each came into production.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """The study's models, newest first: origin, verdict, and how each came into production."""
     with store.begin() as tx:
         return model_life.list_models(tx, studies.get_study(tx, study).id)
 
 
 def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
-    """Return one model with what trained it.
-
-    Args:
-        store: Any role.
-        study: Its study.
-        model_id: The model.
-
-    Raises:
-        NotFoundError: There is no such study, or it has no such model.
-    """
+    """Return one model with what trained it."""
     with store.begin() as tx:
         found = models.record_of_model(tx, studies.get_study(tx, study).id, model_id)
     facts = row_of(found)
@@ -279,12 +227,7 @@ def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
 
 
 def best_record(store: Store, *, study: str) -> ShownModel:
-    """Return the best model so far by validation quality, with what trained it.
-
-    Raises:
-        NotFoundError: There is no such study.
-        StateError: It has no trained model; says how many trials are in which state.
-    """
+    """Return the best model so far by validation quality, with what trained it."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         best = models.best_model_so_far(tx, found.id)
@@ -297,12 +240,7 @@ def best_record(store: Store, *, study: str) -> ShownModel:
 
 
 def last_verdict(store: Store, *, study: str, model_id: int) -> int:
-    """Return the gate request that last gave a verdict on the model.
-
-    Raises:
-        NotFoundError: The study has no such model.
-        StateError: The gate has given none.
-    """
+    """Return the gate request that last gave a verdict on the model."""
     asked = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
     if model_id not in asked:
         raise NotFoundError(
@@ -319,15 +257,7 @@ def last_verdict(store: Store, *, study: str, model_id: int) -> int:
 
 
 def in_production(store: Store, *, study: str | None = None) -> list[Standing]:
-    """Return what is in production now, each with the move that put it there; the oldest move first.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return what is in production now, each with the move that put it there; the oldest move first."""
     with store.begin() as tx:
         return model_life.standing(tx, None if study is None else studies.get_study(tx, study).id)
 

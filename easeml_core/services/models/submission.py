@@ -245,13 +245,7 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
 
 
 def _validation_loss(copy: Path, handed: _Handed, study: Study, parts: OpenParts, sandbox: Sandbox) -> float:
-    """Return the 0-1 loss on the open validation part, in [0, 1].
-
-    Raises:
-        TrainingError: The model cannot be run.
-        ArtifactError: Its file cannot be read.
-        InvalidInputError: It would fail on a sealed set.
-    """
+    """Return the 0-1 loss on the open validation part, in [0, 1]."""
     inputs, where = parts.validation_inputs, _OPEN_PART.format(study=handed.study)
     wanted = wanted_of(study.task, parts.target_layout)
     answers = predict_in_child(copy, handed.format, inputs, sandbox=sandbox, wanted=wanted)
@@ -357,15 +351,7 @@ def _again(earlier: SubmissionOfKey, handed: _Handed, request_key: str) -> Submi
 
 
 def list_submissions(store: Store, *, study: str | None = None) -> list[ListedSubmission]:
-    """Return submissions with their state, the newest first; at most 1000.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return submissions with their state, the newest first; at most 1000."""
     with store.begin() as tx:
         found = submissions.list_submissions(tx, None if study is None else studies.get_study(tx, study).id)
     return [_listed(entry) for entry in found]
@@ -398,15 +384,7 @@ def _listed(entry: SubmissionRow) -> ListedSubmission:
 
 
 def waiting_submissions(store: Store, *, study: str | None = None) -> list[WaitingSubmission]:
-    """Submissions that no gate was asked about since they came, the oldest first; at most 1000.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Submissions that no gate was asked about since they came, the oldest first; at most 1000."""
     with store.begin() as tx:
         return waiting.waiting_submissions(tx, None if study is None else studies.get_study(tx, study).id)
 
@@ -416,13 +394,6 @@ def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> l
 
     Left out are models that are in production, and models that the live gate set has rejected in comparison with what
     stands now: asked again, it would repeat its answer.
-
-    Args:
-        store: Any role.
-        studies_only: Names of the studies to look at; None for all active ones.
-
-    Raises:
-        NotFoundError: One of the studies does not exist.
     """
     with store.begin() as tx:
         if studies_only is not None:

@@ -57,15 +57,6 @@ def checked_artifacts(store: Store, artifacts: ArtifactStore, *, remembers: bool
 
     Where the installation has none yet, these are adopted if they hold the newest data that the database names, or it
     names none. A place that this account cannot write to is used as it is, and not adopted.
-
-    Args:
-        store: Role ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
-        artifacts: The requested place.
-        remembers: Whether a comparison of this process within the last minute suffices.
-
-    Raises:
-        ArtifactPlaceError: The installation's artifacts are another store.
-        ArtifactError: The place cannot be read.
     """
     key = (store.dsn, artifacts.place)
     compared, identity = _checked.get(key, (-REMEMBERED_SECONDS, None))
@@ -84,12 +75,7 @@ def checked_artifacts(store: Store, artifacts: ArtifactStore, *, remembers: bool
 
 
 def artifacts_of_installation(store: Store) -> ArtifactStore | None:
-    """Return the artifacts at the place in the database; None where the installation has none yet.
-
-    Raises:
-        ArtifactPlaceError: That place holds another store on this machine, or nothing.
-        ArtifactError: The place cannot be read.
-    """
+    """Return the artifacts at the place in the database; None where the installation has none yet."""
     known = installed_place(store)
     if known is None:
         return None
@@ -106,16 +92,6 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
     A copy of the present store has the marker of that, so both would be taken for the installation's. Under another
     place's name the marker is therefore written anew, with a new identity, and what still names the store that was
     copied is refused. Where the name is another one of the same storage, every host reads the new marker there.
-
-    Args:
-        store: Role ``easeml_owner``.
-        artifacts: The place; its marker is made where it has none.
-        unchecked: Whether it may lack the newest data that the database names.
-
-    Raises:
-        NotFoundError: It lacks the data.
-        ArtifactError: The marker cannot be read or written.
-        WrongRoleError: The role is not the owner's.
     """
     with store.begin() as tx:
         newest = rows.newest_artifact(tx)
@@ -207,16 +183,7 @@ class ArtifactStatus:
 
 
 def artifact_status(store: Store, artifacts: ArtifactStore) -> ArtifactStatus:
-    """Count what lies in the artifact store. No file is read.
-
-    Args:
-        store: A role that sees the rows of all tenants.
-        artifacts: The installation's store.
-
-    Raises:
-        StateError: The role sees the rows of some tenants only.
-        ArtifactError: The store cannot be listed.
-    """
+    """Count what lies in the artifact store. No file is read."""
     bucket = artifacts if isinstance(artifacts, RemoteArtifactStore) else None
     try:
         files = list(stored_files(artifacts))
@@ -287,19 +254,7 @@ def verify_files(
     tenant: str | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> VerifiedFiles:
-    """Read every file that a row names, where it is kept, and compare its hash.
-
-    Args:
-        store: A role that sees the rows of all tenants.
-        artifacts: The installation's store.
-        tenant: Only those of this tenant.
-        tell: Hears how far it is.
-
-    Raises:
-        NotFoundError: There is no such tenant.
-        StateError: The role sees the rows of some tenants only.
-        ArtifactError: The store is away, or does not let this process read.
-    """
+    """Read every file that a row names, where it is kept, and compare its hash."""
     began = time.monotonic()
     if tenant is not None:
         with store.begin() as tx:

@@ -127,23 +127,7 @@ def back_up(
     with_artifacts: bool = True,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Make a backup of the running installation.
-
-    Args:
-        store: Role ``easeml_owner``.
-        url: Its address, password included.
-        artifacts: The installation's artifacts.
-        folder: The backup; must not exist.
-        beside: What else belongs to it.
-        with_artifacts: Whether to copy the artifacts; those in a bucket are never copied.
-        tell: Receives one line for each file.
-
-    Raises:
-        AlreadyExistsError: The folder exists.
-        InvalidInputError: A file cannot be read or written, or the folder lies in one that belongs to the backup.
-        StateError: There is no pg_dump that suits the server.
-        StoreError: The dump failed.
-    """
+    """Make a backup of the running installation."""
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
         kind = "folder"
@@ -171,18 +155,7 @@ def back_up(
 
 
 def check_backup(folder: Path, tell: Callable[[str], None] = lambda _: None) -> tuple[Manifest, list[str]]:
-    """Read every file of a backup again, and compare it with the manifest.
-
-    Args:
-        folder: The backup.
-        tell: Receives one line for each file.
-
-    Returns:
-        The manifest, and warnings: files that other accounts may read.
-
-    Raises:
-        InvalidInputError: It is not a backup, or a file is missing, changed or added.
-    """
+    """Read every file of a backup again, and compare it with the manifest."""
     made = _manifest(folder)
     for kept in made.files:
         tell(f"checking {kept.name}: {kept.bytes:,} bytes")
@@ -217,24 +190,6 @@ def restore(
     The artifacts come first, and existing files stay: they are named by their content. The database follows in one
     transaction, so an interrupted restore has changed nothing in it and can be repeated. It replaces the schemas
     ``work`` and ``sealed`` as a whole, also those of a later revision than the backup's.
-
-    Args:
-        store: Role ``easeml_owner``, of a database that has the roles of the installation.
-        url: Its address, password included.
-        folder: The backup.
-        artifacts: Folder for the artifacts; None leaves them where they are.
-        replaces: Whether a database with studies may be replaced.
-        tell: Receives one line for each step.
-
-    Returns:
-        The manifest, and warnings.
-
-    Raises:
-        InvalidInputError: The backup is broken, or an archive names a file outside its folder.
-        SchemaVersionError: The backup is of a newer version of this program.
-        StateError: The database has studies, and is not to be replaced; or objects of others depend on the schemas; or
-            no pg_restore or no psql suits.
-        StoreError: The database refused it, and is as it was.
     """
     made, warnings = check_backup(folder, tell)
     if made.schema > schema.REVISION:
@@ -344,14 +299,7 @@ def _archived(
 
 
 def _added(archive: tarfile.TarFile, held: int, path: Path, arcname: str) -> str | None:
-    """Add a plain file or an empty folder to an archive, unless it was just removed; what else it is.
-
-    Args:
-        archive: Open for writing.
-        held: The open folder that it lies in.
-        path: Its place, of which the last part counts.
-        arcname: Its name in the archive.
-    """
+    """Add a plain file or an empty folder to an archive, unless it was just removed; what else it is."""
     try:
         kind = os.stat(path.name, dir_fd=held, follow_symlinks=False).st_mode
         if stat.S_ISLNK(kind):
@@ -414,11 +362,7 @@ def _sha256(path: Path) -> str:
 
 
 def _manifest(folder: Path) -> Manifest:
-    """Read a manifest, which comes from outside: names in it must be plain.
-
-    Raises:
-        InvalidInputError: It is none, or of another format.
-    """
+    """Read a manifest, which comes from outside: names in it must be plain."""
     try:
         read: JsonObject = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if read["format"] != FORMAT:

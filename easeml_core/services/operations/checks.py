@@ -105,12 +105,7 @@ def check_policy(tx: Connection) -> Check:
 
 
 def check_scheduler(tx: Connection, logins: int) -> Check:
-    """Check that a process decides what the logins of tenants ask for.
-
-    Args:
-        tx: Any role that reads the requests.
-        logins: How many logins of tenants there are.
-    """
+    """Check that a process decides what the logins of tenants ask for."""
     name, life = "scheduler", scheduler_requests.scheduler_life(tx)
     if not logins and not life.waiting and not life.alive:
         return Check(name, "ok", "`easeml scheduler` is not needed: no tenant has a login")
@@ -162,24 +157,13 @@ KEPT_CONNECTIONS = 50
 
 
 def strong_members(found: Sequence[tuple[str, str]]) -> tuple[bool, str]:
-    """Say which roles can become another one that they must not; empty for none.
-
-    Args:
-        found: Of ``health.too_strong``.
-
-    Returns:
-        Whether one of them is a role of ours, and the sentence.
-    """
+    """Say which roles can become another one that they must not; empty for none."""
     said = "; ".join(f"{member} is a member of {strong}" for member, strong in found)
     return any(member.startswith("easeml_") for member, _ in found), said
 
 
 def crowding(room: health.Capacity) -> tuple[str, str]:
-    """Say what the logins could use up together, and what to do; two empty texts for nothing.
-
-    Args:
-        room: Of the server.
-    """
+    """Say what the logins could use up together, and what to do; two empty texts for nothing."""
     if room.unlimited:
         return (
             f"no limit of connections: {', '.join(room.unlimited)}",
@@ -218,12 +202,7 @@ class Health:
 
 
 def installation_health(open_store: Callable[[], Store], place: Callable[[], str]) -> Health:
-    """Look at database, schema, referee, scheduler and disk.
-
-    Args:
-        open_store: The database, with limits of time.
-        place: Gives folder or address of models and data.
-    """
+    """Look at database, schema, referee, scheduler and disk."""
     checks = [*_of_database(open_store), *_of_disk(place)]
     ready = all(check.state == "ok" for check in checks if check.name in ("database", "schema"))
     sound = all(check.state in ("ok", "skipped") for check in checks)
@@ -287,17 +266,7 @@ class KeptHealth(KeptLook[Health]):
 def watch_changes(
     look: Callable[[], list[Check]], tell: Callable[[Check], object], stop: threading.Event, *, seconds: float
 ) -> bool:
-    """Repeat checks until ``stop`` is set; tell each check whose state has changed, and at first those that are not ok.
-
-    Args:
-        look: Makes the checks.
-        tell: Receives a changed check.
-        stop: Ends the watch after the present look.
-        seconds: Pause between two looks.
-
-    Returns:
-        Whether a check had failed at the last look.
-    """
+    """Repeat checks until ``stop`` is set; report each whose state has changed, and at first those that are not ok."""
     states: dict[str, str] = {}
     while True:
         found = look()

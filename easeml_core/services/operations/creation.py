@@ -57,23 +57,7 @@ class CreatedInstallation:
 def create_installation(
     admin: str, artifacts: str, folder: Path, *, host: str = "", port: int = 0, kept: Mapping[str, str] | None = None
 ) -> CreatedInstallation:
-    """Make an installation, or bring the one that was made with this folder to what it should be.
-
-    Args:
-        admin: Address of a role of the server that may make roles and databases.
-        artifacts: Folder or address of models and data.
-        folder: Of passwords; made where it is missing.
-        host: By which Airflow's machines reach the server; empty for that of ``admin``.
-        port: Of the server there; 0 for that of ``admin``.
-        kept: Passwords by role that the server has already, of an embedded one; they take precedence over the folder's.
-
-    Raises:
-        InvalidInputError: The address is none, or names no host.
-        StateError: The folder is of another server; the roles are there and the folder has no passwords of them, or
-            others; the database or a schema is of others; a right is missing; or the folder or the artifacts cannot be
-            written.
-        StoreUnavailableError: The server does not answer.
-    """
+    """Make an installation, or bring the one that was made with this folder to what it should be."""
     administrator = Administrator(admin)
     of_admin = administrator.address
     at = replace(of_admin, host=host or of_admin.host, port=port or of_admin.port)
@@ -109,16 +93,7 @@ def create_installation(
 
 
 def print_installation(artifacts: str, folder: Path, at: ServerAddress) -> CreatedInstallation:
-    """Make the passwords, and the SQL by which an administrator makes the installation; no server is needed.
-
-    Args:
-        artifacts: Folder or address of models and data.
-        folder: Of passwords; made where it is missing.
-        at: Where the server is.
-
-    Raises:
-        StateError: The folder is of another server, or cannot be written.
-    """
+    """Make the passwords, and the SQL by which an administrator makes the installation; no server is needed."""
     known, place = _read_passwords(folder, at), _absolute(artifacts)
     passwords = {role: known.get(role) or new_password() for role in LOGINS}
     files = _write_addresses(folder, at, passwords) + _write_connection(folder, at, passwords[WORKER], place)
@@ -134,12 +109,7 @@ def _shown(at: ServerAddress) -> str:
 
 
 def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
-    """Return the passwords that an earlier call has written, by role.
-
-    Raises:
-        StateError: A file cannot be read, or others may have written it, or it has the address of another server or
-            database.
-    """
+    """Return the passwords that an earlier call has written, by role."""
     found = {}
     _refuse_foreign(folder, forbidden=0o022, remedy="chmod go-w")
     for role in LOGINS:

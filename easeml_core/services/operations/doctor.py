@@ -115,12 +115,7 @@ class Installation:
 
 
 def examine(place: Installation, on_check: Callable[[str], None] = lambda _: None) -> list[Check]:
-    """Run every check.
-
-    Args:
-        place: The installation.
-        on_check: Receives the name of each group of checks before it runs.
-    """
+    """Run every check."""
     looks: dict[str, Callable[[], Iterable[Check]]] = {
         "versions": lambda: (check_python(), check_packages(), check_extras(), check_torch()),
         "database": lambda: check_database(place.url, place.url_from),
@@ -234,12 +229,7 @@ def _version(name: str) -> str | None:
 
 
 def check_database(url: str | None, url_from: str) -> list[Check]:
-    """Run every check over the database's address.
-
-    Args:
-        url: The address, password included; None where there is none.
-        url_from: Origin of the address, for messages.
-    """
+    """Run every check over the database's address."""
     if url is None:
         remedy = "set EASEML_DATABASE_URL or give --database; `make up` or `easeml db start` starts an embedded server"
         return [Check("database", "failed", f"no address: {url_from}", remedy), *_skipped("there is no database")]
@@ -322,12 +312,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
 
 
 def check_overlaps(url: str | None, place: str) -> Check:
-    """Check whether a set in use has rows that are open in another study; registers and retires nothing.
-
-    Args:
-        url: Address of the role ``easeml_referee``; None where it is not known.
-        place: Folder or address of the artifacts.
-    """
+    """Check whether a set in use has rows that are open in another study; registers and retires nothing."""
     name = "sealed rows"
     needed = "the address of easeml_referee is needed to compare them"
     if url is None:
@@ -349,12 +334,7 @@ def check_overlaps(url: str | None, place: str) -> Check:
 
 
 def check_evidence(url: str | None, keys: Path) -> Check:
-    """Check the evidence.
-
-    Args:
-        url: Address of the role ``easeml_referee``; None where it is not known.
-        keys: The host's key folder; may be missing.
-    """
+    """Check the evidence."""
     needed = "the address of easeml_referee is needed to check it"
     if url is None:
         return Check("evidence", "skipped", needed)
@@ -380,11 +360,7 @@ def check_evidence(url: str | None, keys: Path) -> Check:
 
 
 def check_overview(url: str | None) -> Check:
-    """Check that what the overview shows of each study is what its trials say.
-
-    Args:
-        url: Address of the database; None where it is not known.
-    """
+    """Check that what the overview shows of each study is what its trials say."""
     name = "overview"
     if url is None:
         return Check(name, "skipped", "no address of the database is known")
@@ -401,11 +377,7 @@ def check_overview(url: str | None) -> Check:
 
 
 def check_put_offs(url: str | None) -> Check:
-    """Report requests that wait because their last attempts met faults of the machine.
-
-    Args:
-        url: Address of the role ``easeml_referee``; None where it is not known.
-    """
+    """Report requests that wait because their last attempts met faults of the machine."""
     name, needed = "put-offs", "the address of easeml_referee is needed to list them"
     if url is None:
         return Check(name, "skipped", needed)
@@ -453,13 +425,7 @@ def _roles(role: str, missing: list[str], strong: list[tuple[str, str]]) -> Chec
 
 
 def check_tenants(kept: health.TenantLogins, flagged: list[str], crowded: tuple[str, str] = ("", "")) -> Check:
-    """Say whether tenants are one team, or what keeps them apart, and whose results did not hold.
-
-    Args:
-        kept: What keeps them apart.
-        flagged: Names of the tenants with results that did not hold.
-        crowded: What their logins could use up of the server, and what to do; empty for nothing.
-    """
+    """Say whether tenants are one team, or what keeps them apart, and whose results did not hold."""
     if kept.logins and kept.open_tables:
         return Check("tenants", "failed", f"{kept.open_tables} tables have no row rules", "run `easeml db upgrade`")
     if flagged:

@@ -100,11 +100,7 @@ class CopiedDags:
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the DAGs: of the wheel, or of the checkout that is installed in place.
-
-    Raises:
-        StateError: The plugin is not installed, or without its DAGs.
-    """
+    """Return the folder of the DAGs: of the wheel, or of the checkout that is installed in place."""
     spec = util.find_spec(PLUGIN)
     for package in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
         in_checkout = package.parents[1] / IN_CHECKOUT
@@ -117,26 +113,12 @@ def shipped_folder() -> Path:
 
 
 def example_dags(folder: Path | None = None) -> tuple[ExampleDag, ...]:
-    """Return the DAGs that come with the plugin, by id.
-
-    Args:
-        folder: Where they are; None for ``shipped_folder()``.
-    """
+    """Return the DAGs that come with the plugin, by id."""
     return tuple(_read_dag(path) for path in sorted((folder or shipped_folder()).glob("easeml_*.py")))
 
 
 def copy_dags(target: Path, names: Sequence[str] = (), *, force: bool = False) -> CopiedDags:
-    """Copy DAGs into a folder from which Airflow reads DAGs: all of them, or none.
-
-    Args:
-        target: The folder; made where only its last part is missing.
-        names: Ids of the DAGs; empty for all.
-        force: Replace files that were changed after they were copied.
-
-    Raises:
-        InvalidInputError: A name is none of a DAG, or the folder cannot be one.
-        StateError: A file was changed, or another file has a DAG of the same id, or the folder cannot be written.
-    """
+    """Copy DAGs into a folder from which Airflow reads DAGs: all of them, or none."""
     source = shipped_folder()
     chosen = _chosen(example_dags(source), names)
     made = _check_folder(target, source)
@@ -282,11 +264,7 @@ def _ids_in(path: Path) -> set[str]:
 
 
 def _read_start(path: Path) -> bytes:
-    """Return a file's bytes, at most one more than are searched; a pipe or a device is an error and does not wait.
-
-    Raises:
-        OSError: It is no file, or cannot be read.
-    """
+    """Return a file's bytes, at most one more than are searched; a pipe or a device is an error and does not wait."""
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(opened, "rb") as file:
         if not stat.S_ISREG(os.fstat(opened).st_mode):

@@ -136,20 +136,6 @@ def sync(
     """Add to MLflow what the database has and it lacks.
 
     What MLflow refuses is tried again at the next sync; it stops nothing else.
-
-    Args:
-        store: Role ``easeml_worker``: other facts must not reach MLflow.
-        artifacts: Where models lie.
-        mirrored: Server and names.
-        studies_only: Names of the studies; None for all.
-
-    Returns:
-        One report for each study.
-
-    Raises:
-        StoreUnavailableError: The server, or the database, cannot be reached.
-        StateError: MLflow refused something; all the rest is done.
-        NotFoundError: There is no such study.
     """
     client, refused = open_client(server_address(mirrored.tracking_uri)), list[str]()
     with store.begin() as tx:
@@ -169,11 +155,7 @@ def sync(
 
 
 def server_address(given: str | None) -> str:
-    """Return the address of the server: the given one, else MLflow's own variable.
-
-    Raises:
-        ConfigError: It is not a server's address, or holds a password, which must not appear in commands and logs.
-    """
+    """Return the address of the server: the given one, else MLflow's own variable."""
     address = given or os.environ.get(ADDRESS, "")
     try:
         parts = urlsplit(address)
@@ -187,11 +169,7 @@ def server_address(given: str | None) -> str:
 
 
 def open_client(address: str) -> Any:
-    """Return MLflow's client of the server, before any request.
-
-    Raises:
-        InvalidInputError: The package is not installed.
-    """
+    """Return MLflow's client of the server, before any request."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -205,12 +183,7 @@ def open_client(address: str) -> Any:
 
 @contextmanager
 def _refusals(refused: list[str], what: str) -> Iterator[None]:
-    """Confine an error to one item: append a sentence to ``refused``.
-
-    Raises:
-        StoreUnavailableError: The server cannot be reached, denies access, or is not MLflow's.
-        StoreError: The database failed.
-    """
+    """Confine an error to one item: append a sentence to ``refused``."""
     exceptions = importlib.import_module("mlflow.exceptions")
     try:
         yield

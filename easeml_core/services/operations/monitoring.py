@@ -157,11 +157,7 @@ def readings(figures: InstallationFigures) -> list[MetricReading]:
 
 
 def installation_figures(store: Store) -> InstallationFigures:
-    """Read the figures, after the rows of studies that have changed were written anew.
-
-    Args:
-        store: Role ``easeml_worker`` or ``easeml_referee``; a tenant's login reads its own tenants.
-    """
+    """Read the figures, after the rows of studies that have changed were written anew."""
     assess_changes(store)
     with store.snapshot() as tx:
         referees, schedulers = referee_claims.referee_life(tx), scheduler_requests.scheduler_life(tx)
@@ -214,17 +210,6 @@ def exporting(
     Where a variable of ``OTLP`` is set, they are sent there each minute (``OTEL_METRIC_EXPORT_INTERVAL``). A process
     that measures its own work sends its spans to the same collector, or to that of ``OTLP_TRACES``, below the span that
     the variable ``TRACEPARENT`` names. One that only reads the installation, such as the referee, makes none.
-
-    Args:
-        service: Name of this process, unless ``OTEL_SERVICE_NAME`` has another one.
-        look: Reads the installation, at most once in some seconds; None for what this process measures.
-        for_prometheus: Whether Prometheus is going to ask.
-
-    Yields:
-        A function that returns all metrics in Prometheus' text format; empty unless that was asked for.
-
-    Raises:
-        InvalidInputError: The package for Prometheus is not installed.
     """
     with (
         contextlib.nullcontext() if look else _tracing(service),
@@ -287,12 +272,7 @@ def _exporting_metrics(
 
 
 def metrics_text(store: Store) -> bytes:
-    """Return the figures of the installation in Prometheus' text format, once, without those of this process.
-
-    Raises:
-        InvalidInputError: The package for Prometheus is not installed.
-        StoreUnavailableError: The database cannot be reached.
-    """
+    """Return the figures of the installation in Prometheus' text format, once, without those of this process."""
     figures = installation_figures(store)
     with exporting("easeml", look=lambda: figures, for_prometheus=True) as text:
         return text()
@@ -394,18 +374,7 @@ def _word(status: int, word: str) -> Said:
 
 @contextlib.contextmanager
 def loopback_endpoint(port: int, pages: dict[str, Callable[[], Said]]) -> Iterator[int]:
-    """Answer requests for these pages while the block runs.
-
-    Args:
-        port: On the loopback interface; 0 for any that is free.
-        pages: Path to what answers it.
-
-    Yields:
-        The port.
-
-    Raises:
-        OSError: The port cannot be had.
-    """
+    """Answer requests for these pages while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5.0
@@ -439,16 +408,7 @@ def loopback_endpoint(port: int, pages: dict[str, Callable[[], Said]]) -> Iterat
 
 @contextlib.contextmanager
 def answering(option: str, port: int | None, pages: dict[str, Callable[[], Said]]) -> Iterator[None]:
-    """Answer these pages while the block runs; nothing without a port.
-
-    Args:
-        option: That gave the port, for the error.
-        port: On the loopback interface, >= 1; None for none.
-        pages: As of ``loopback_endpoint``.
-
-    Raises:
-        ConfigError: The port cannot be had.
-    """
+    """Answer these pages while the block runs; nothing without a port."""
     with contextlib.ExitStack() as stack:
         if port is not None:
             try:

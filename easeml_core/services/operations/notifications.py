@@ -114,16 +114,7 @@ class Look:
 
 
 def look(store: Store, cursor: JsonObject | None, *, limit: int = MOST) -> Look:
-    """Return the events since the cursor.
-
-    Args:
-        store: Any role.
-        cursor: The watcher's cursor, as JSON; None the first time: earlier events are not reported.
-        limit: Events at most.
-
-    Raises:
-        ConfigError: The cursor is invalid.
-    """
+    """Return the events since the cursor."""
     assess_changes(store)
     with store.begin(writes=False) as tx:
         now = rows.clock(tx)

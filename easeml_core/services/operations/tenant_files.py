@@ -70,12 +70,6 @@ def move_files(
     A file is copied for each tenant, and checked, before it leaves the common place; readers look in both meanwhile.
     Uploads and checkpoints stay: they are removed soon. Run it once no process of an earlier version is left. What is
     left then is given to no tenant: a file that several claim, in rows which they write themselves, is brought again.
-
-    Args:
-        store: Role ``easeml_owner`` or ``easeml_referee``, which see the rows of all tenants.
-        artifacts: The installation's store.
-        dry_run: Only count.
-        tell: Receives a line for each file.
     """
     with store.begin() as tx:
         named, claimed = named_files(tx), claimed_files(tx)
@@ -169,17 +163,6 @@ def sweep_files(
     """Remove files that no row names and that nothing has written for some days.
 
     In an object store they are put aside, and removed by a sweep a day later (``store/artifacts/orphans.py``).
-
-    Args:
-        store: A role that sees the rows of all tenants: ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
-        artifacts: The installation's store.
-        days: At least one, for a removal: a file lies there before its row does.
-        dry_run: Only list them.
-
-    Raises:
-        ConfigError: The days are too few.
-        StateError: The role sees the rows of some tenants only.
-        ArtifactError: The object store cannot be listed or written; a repetition goes on.
     """
     least = 0.0 if dry_run else 1.0
     require(least <= days <= 36_500, "days", days, f"from {least:g} to 36,500")
@@ -223,12 +206,7 @@ def _shown(files: list[StoredFile]) -> tuple[Orphan, ...]:
 
 
 def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
-    """Say what lets accounts reach files of other tenants; None where nothing does, or tenants are one team.
-
-    Args:
-        store: Any role that sees all tenants.
-        artifacts: The installation's store. The policies of a bucket cannot be seen from here.
-    """
+    """Say what lets accounts reach files of other tenants; None where nothing does, or tenants are one team."""
     with store.begin() as tx:
         logins = health.logins_of_tenants(tx)
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]
@@ -243,24 +221,14 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
 
 
 def may_write(store: Store, artifacts: ArtifactStore) -> bool:
-    """Return whether this account may add files to the store or to a tenant's folder, as far as the system tells.
-
-    Args:
-        store: Any role; the folders are those of the tenants that it sees.
-        artifacts: The installation's store.
-    """
+    """Return whether this account may add files to the store or to a tenant's folder, as far as the system tells."""
     with store.begin() as tx:
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]
     return artifacts.is_writable() or any(artifacts.of_tenant(tenant).is_writable() for tenant in tenants)
 
 
 def closed_folders(store: Store, artifacts: ArtifactStore) -> tuple[Path, ...]:
-    """Return the tenants' folders that the group of the store's root may not use, although tenants are one team.
-
-    Args:
-        store: Any role that sees all tenants.
-        artifacts: The installation's store.
-    """
+    """Return the tenants' folders that the group of the store's root may not use, although tenants are one team."""
     with store.begin() as tx:
         logins = health.logins_of_tenants(tx)
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]

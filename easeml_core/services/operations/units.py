@@ -217,20 +217,13 @@ def quoted(word: str) -> str:
     Example:
         >>> quoted("/srv/two words"), quoted("50%$")
         ('"/srv/two words"', '50%%$$')
-
-    Raises:
-        InvalidInputError: If it holds a line break.
     """
     plain = _one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("%", "%%")
     return f'"{plain}"' if not plain or any(character in plain for character in " \t'\";") else plain
 
 
 def plain_path(path: Path) -> str:
-    """A path that is the whole value of a line, where systemd knows specifiers but no quotes.
-
-    Raises:
-        InvalidInputError: If it holds a line break.
-    """
+    """A path that is the whole value of a line, where systemd knows specifiers but no quotes."""
     return _one_line(str(path)).replace("%", "%%")
 
 
@@ -242,16 +235,7 @@ def _one_line(text: str) -> str:
 
 
 def install(units: Iterable[Unit], folder: Path, *, replace: bool = False) -> list[Path]:
-    """Write the units whose files differ; gives those files.
-
-    Args:
-        units: What to write.
-        folder: Of units; made where it is missing.
-        replace: Whether a file that another hand wrote may be replaced.
-
-    Raises:
-        StateError: If another hand wrote one of the files; nothing is written then.
-    """
+    """Write the units whose files differ; gives those files."""
     found = {folder / unit.name: unit.text for unit in units}
     for path in found:
         if path.exists() and not replace and not path.read_text(encoding="utf-8").startswith(MARK):

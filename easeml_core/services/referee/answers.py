@@ -79,16 +79,6 @@ _KINDS: dict[RequestKind, type[GivenAnswer]] = {
 
 
 def answer_from_json(value: JsonObject) -> GivenAnswer:
-    """Return an answer from JSON's own types: the inverse of ``to_json``.
-
-    Args:
-        value: A trigger's event, also one of an earlier version.
-
-    Returns:
-        The class of its kind; ``GivenAnswer`` where the request was refused, or asked for a study's registration.
-
-    Raises:
-        ValueError: A field is missing or has another type.
-    """
+    """Return an answer from JSON's own types: the inverse of ``to_json``."""
     given = from_json(value, GivenAnswer)
     return given if given.refused else from_json(value, _KINDS.get(given.kind, GivenAnswer))

@@ -205,12 +205,7 @@ class Claims:
         return claimed
 
     def begin(self, turn: Turn) -> tuple[Preparation, int] | None:
-        """Claim a request for this process, and record that work on it begins.
-
-        Returns:
-            The results of its runs, and how many earlier attempts have ended with the referee's process. None where
-            another thread or referee has come first, or has decided it.
-        """
+        """Claim a request for this process, and record that work on it begins."""
         assert turn.request_id is not None
         with self._guard:
             if turn.request_id in self._busy or self._underway.works_for(turn.request_id):
@@ -252,11 +247,7 @@ class Claims:
         return self._prepared[request_id]
 
     def settle(self) -> None:
-        """Record which attempts have stopped for a temporary fault; called before the next one begins.
-
-        Raises:
-            StoreError: That cannot be recorded; it is remembered.
-        """
+        """Record which attempts have stopped for a temporary fault; called before the next one begins."""
         self._put_offs.settle()
 
     def survived(self, turn: Turn) -> None:
@@ -278,9 +269,6 @@ class Claims:
 
         It waits briefly after a lock conflict, else as ``PutOffs`` says. In any case this referee's claim ends, where
         that can be written; otherwise the request stays its own, and it tries again.
-
-        Raises:
-            Exception: The fault itself, where the decision was to meet it, or where the attempt could not be recorded.
         """
         try:
             return self._postpone(turn, error)

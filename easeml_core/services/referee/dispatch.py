@@ -70,13 +70,7 @@ class Prerequisites:
         self._computed = underway.computed
 
     def make(self, missing: NotFetchedError | NotRunError | NotJudgedError, ready: Preparation, turn: Turn) -> None:
-        """Prepare what a decision has lacked, or start it beside the decisions of other requests.
-
-        Args:
-            missing: What is lacking.
-            ready: Receives the results of runs.
-            turn: The attempt that has stopped.
-        """
+        """Prepare what a decision has lacked, or start it beside the decisions of other requests."""
         request_id = turn.request_id or 0
         if isinstance(missing, NotFetchedError):
             self._stopped(turn)  # until the data are there it has cost nothing
@@ -216,16 +210,6 @@ class Dispatcher:
 
         A refusal leaves nothing else behind. Only errors about the caller's input and about public state are reported
         to the caller: any other error may depend on sealed data, so it goes to the referee's log.
-
-        Args:
-            tx: Transaction of the referee's role that holds the request.
-            ready: Runs that were made for it.
-            request_id: The request.
-            lost: How many attempts at it have ended with the referee's process.
-
-        Raises:
-            NotFetchedError: Remote data are missing; likewise the other errors of ``MISSING``.
-            Exception: A fault of the machine for which the request is postponed.
         """
         request, message = None, _GIVEN_UP
         if lost < MAX_ATTEMPTS:
@@ -288,16 +272,7 @@ class Dispatcher:
         refused: bool = False,
         study: Study | None = None,
     ) -> str:
-        """Store the decision, and publish it if its time has come; return the line for the log.
-
-        Args:
-            tx: As of ``decide``.
-            request_id: The request.
-            kind: The kind of request; None where that could not be read.
-            answer: The decision.
-            refused: Whether the request is refused.
-            study: Whose sets the transaction holds, for an answer of gate or meter.
-        """
+        """Store the decision, and publish it if its time has come; return the line for the log."""
         if kind in (None, RequestKind.GATE):
             labels.close_wanted(tx, request_id)
         leaves_at = self._leaves_at(tx, request_id, kind)

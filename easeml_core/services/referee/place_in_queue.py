@@ -132,11 +132,7 @@ def referee_text(beat_seconds: float | None) -> str:
 
 
 def late_text(place: QueuePlace | None) -> str:
-    """Say why a request has no answer yet, and what to do; the text follows a semicolon or a colon.
-
-    Args:
-        place: Its place; None where the answer has come in the meantime.
-    """
+    """Say why a request has no answer yet, and what to do; the text follows a semicolon or a colon."""
     if place is None:
         return "the answer has just come; ask again with the same request key"
     if not place.referees:

@@ -252,11 +252,7 @@ class Referee:
         return self._lease.is_kept
 
     def run(self, stop: threading.Event) -> None:
-        """Answer requests until ``stop`` is set; waits for the database while it is away.
-
-        Raises:
-            StateError: Another key than this host's signs the installation's evidence.
-        """
+        """Answer requests until ``stop`` is set; waits for the database while it is away."""
         while not self._is_key_open(stop):
             if stop.is_set():
                 return
@@ -395,11 +391,7 @@ class Referee:
             logger.error("nothing is answered, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
 
     def run_once(self) -> int:
-        """Decide, publish and mail all that is possible now; return how many requests were handled.
-
-        Raises:
-            StateError: Another key than this host's signs the installation's evidence.
-        """
+        """Decide, publish and mail all that is possible now; return how many requests were handled."""
         self._notary.open_key()
         with self._lease.kept():
             handled = self._handle_all()
@@ -438,9 +430,6 @@ class Referee:
 
         Not at all for what has become due since the last look began, which may have missed it. What was due before
         was passed over for a reason (another referee holds it), and waits as usual.
-
-        Args:
-            looked_at: When that look began, by ``time.monotonic``.
         """
         referee = self._lease.number()
         with self._store.begin() as tx:
@@ -483,10 +472,6 @@ class Referee:
         A request with remote data is passed over while they are fetched, and others are decided. Where answers leave at
         once, this one has left with that. No lock is held while models run for it, so it is read again after each run:
         another referee may have decided it, or it needs another model by now.
-
-        Args:
-            kinds: Of these kinds only; None for all.
-            alone: Only of a tenant that no living referee works for.
         """
         first: int | None = None
         while True:

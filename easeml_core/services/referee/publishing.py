@@ -60,11 +60,7 @@ class Timetable:
     hour: time | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: The delay is negative or beyond 30 days, or both are given.
-        """
+        """Check the ranges."""
         delay = self.delay_seconds
         allowed = "seconds from 0 to 2592000 (30 days)"
         require(0 <= delay <= _LONGEST_DELAY_SECONDS, "answer-delay", delay, allowed)
@@ -83,10 +79,6 @@ class Timetable:
     def leaves_at(self, asked: datetime, now: datetime) -> datetime:
         """Return the time at which an answer leaves that is decided now.
 
-        Args:
-            asked: Time of the request.
-            now: At least ``asked``; both aware.
-
         Example:
             >>> at = datetime(2026, 1, 1, 12, tzinfo=UTC)
             >>> Timetable(delay_seconds=60).leaves_at(at, at + timedelta(seconds=61)).minute
@@ -102,18 +94,7 @@ class Timetable:
 
 
 def release_due(notary: Notary, claims: Claims) -> int | None:
-    """Publish the due answer that was decided first.
-
-    Args:
-        notary: Signs and remembers what leaves.
-        claims: Where a request is passed over whose answer cannot leave now.
-
-    Returns:
-        The request's id; None when there is none.
-
-    Raises:
-        StoreUnavailableError: The database cannot be reached.
-    """
+    """Publish the due answer that was decided first."""
     request_id: int | None = None
     try:
         with notary.begin() as tx:
@@ -147,13 +128,7 @@ def release(tx: Connection, held: Held) -> None:
 
 
 def say(tx: Connection, held: Held, study: Study | None) -> None:
-    """Publish a decided answer: its facts, the end of the set that it has used up, and the answer itself.
-
-    Args:
-        tx: Transaction of the referee's role that holds the request.
-        held: The answer.
-        study: Whose sets the transaction holds; None for an answer without facts.
-    """
+    """Publish a decided answer: its facts, the end of the set that it has used up, and the answer itself."""
     facts, changed = held.facts, tuple[str, ...]()
     if study is not None and facts is not None:
         bundle, mails = None, tuple[MailText, ...]()
@@ -235,11 +210,7 @@ class MailServer:
     timeout_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: A part is not possible.
-        """
+        """Check the ranges."""
         require(bool(self.host), "smtp", self.host, "HOST:PORT")
         require(1 <= self.port <= 65535, "smtp", self.port, "HOST:PORT with a port from 1 to 65535")
         sender_is_one = "@" in self.sender and self.sender.isprintable() and " " not in self.sender
@@ -247,11 +218,7 @@ class MailServer:
 
     @classmethod
     def parse(cls, address: str, sender: str) -> MailServer:
-        """Read ``HOST:PORT``; port 25 where it is left out.
-
-        Raises:
-            ConfigError: It is not of this form.
-        """
+        """Read ``HOST:PORT``; port 25 where it is left out."""
         host, colon, port = address.rpartition(":")
         if not colon:
             return cls(address, 25, sender)

@@ -102,14 +102,6 @@ def release_models(store: Store, *, models: Iterable[ReleaseCandidate], request_
 
     Asks gate and meter about every model at once, and for the promotion of those that have passed (under adaptivity
     ``none``: that have been judged). What is wrong with one study is in its entry and stops no other.
-
-    Args:
-        store: Role ``easeml_worker``.
-        models: The models; one that is named twice counts once.
-        request_key: The same key asks nothing again, in whatever order and company the models come.
-
-    Returns:
-        One entry a model, in the order given.
     """
     require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
     wanted = list(dict.fromkeys(models))

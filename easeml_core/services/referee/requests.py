@@ -45,12 +45,6 @@ def key_about(store: Store, *, study: str, model_id: int | None, request_key: st
     The second where the key has asked about another study or model already: the places of a mapped task have others
     once the list that it is mapped over has changed. For kinds of requests that may be asked once more: a verdict or a
     reading that there is costs no further step, and what was promoted or refreshed stays as it is.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        model_id: The model; None for the best one, which the key's first request names for good.
-        request_key: Of the place.
     """
     with store.begin(writes=False) as tx:
         found, earlier = requests.study_and_earlier(tx, study, request_key)
@@ -158,25 +152,7 @@ def file_promotion(
 def file_rollback(
     store: Store, *, study: str, model_id: int | None = None, why: str, request_key: str, directly: bool = False
 ) -> int:
-    """Ask the referee to return a model to production that was there before.
-
-    Args:
-        store: As of ``file_promotion``.
-        study: The study.
-        model_id: The model; None for the one before the present one.
-        why: The reason, kept with it.
-        request_key: The same key gives the same request, and so the same model.
-        directly: As of ``file_promotion``.
-
-    Returns:
-        The number of the request.
-
-    Raises:
-        ConfigError: The reason is missing.
-        NotFoundError: There is no such study or model.
-        StateError: There was none before, or the model was never in production.
-        InvalidInputError: The key has asked for something else.
-    """
+    """Ask the referee to return a model to production that was there before."""
     reason = require_words("why", why)
     with store.begin() as tx:
         found, earlier = requests.study_and_earlier(tx, study, request_key)
@@ -210,23 +186,6 @@ def file_forced_promotion(
 
     A referee refuses this unless it was started with ``--allow-forced``; then it trusts the given name, so every user
     of the role ``easeml_worker`` can force. Name and reason are stored and shown for ever.
-
-    Args:
-        store: As of ``file_promotion``.
-        study: The study.
-        model_id: The model.
-        who: The person who takes responsibility, 1 to 500 characters.
-        why: The reason, 1 to 500 characters.
-        request_key: The same key gives the same request.
-        directly: As of ``file_promotion``; then nothing else needs to allow it.
-
-    Returns:
-        The number of the request.
-
-    Raises:
-        ConfigError: The name or the reason is missing.
-        NotFoundError: There is no such study or model.
-        InvalidInputError: The key has asked for something else.
     """
     arguments = {"who": require_words("who", who), "why": require_words("why", why)}
     return _file(store, RequestKind.FORCE, study, model_id, arguments, request_key, directly=directly)
@@ -296,18 +255,7 @@ def wait_for_answer(
     hint: str = "",
     report: Callable[[str], None] = lambda text: None,
 ) -> GivenAnswer:
-    """Wait for the answer to a request, as of ``answer_of``.
-
-    Args:
-        store: Any role.
-        request_id: The request.
-        timeout: Longest wait in seconds; an answer that is there already is returned in any case.
-        hint: Text added to the error: other reasons why there may be none yet, and what is next.
-        report: Called with the request's place in the queue as a sentence, every two seconds.
-
-    Raises:
-        StateError: There is no answer in time; it says how many requests are ahead, and whether a referee runs.
-    """
+    """Wait for the answer to a request, as of ``answer_of``."""
     begun, looked = time.monotonic(), -math.inf
     while (answer := answer_of(store, request_id)) is None:
         now = time.monotonic()

@@ -73,14 +73,6 @@ class MatchReport:
 def match_of(text: str, *, task: str | None = None) -> MatchReport:
     """Return the template that a program matches, and its candidates.
 
-    Args:
-        text: The program, in either form.
-        task: What is predicted, where the user said so or the data do.
-
-    Raises:
-        ProgramError: It cannot be read; shows where.
-        InvalidInputError: No study has such data.
-
     Example:
         >>> found = match_of("{input: {[Tensor[4]], []}, output: {[Category[3]], []}}")
         >>> found.template, found.candidates[0]
@@ -104,15 +96,6 @@ def match_of(text: str, *, task: str | None = None) -> MatchReport:
 
 def planned_parts(rows: int, *, gate: Parameters, meter: Parameters) -> dict[str, int]:
     """Return how many rows each part of a study gets, in the order of training, validation and the sealed ones.
-
-    Args:
-        rows: Different rows of the data.
-        gate: Settings of GateConfig.
-        meter: Settings of MeterConfig.
-
-    Raises:
-        InvalidInputError: A setting is not allowed.
-        SealedSetTooSmallError: There are too few rows; says how many the plans need.
 
     Example:
         >>> planned_parts(1000, gate={}, meter={})
@@ -146,21 +129,7 @@ MEMORY_LIMIT_MB = 2048
 
 
 def look_at_data(artifacts: ArtifactStore, *, tenant: str, source: str, asked: Mapping[str, str]) -> DataPreview | None:
-    """Return the program of a study's data, and what decided it.
-
-    Args:
-        artifacts: Among which uploads are.
-        tenant: Whose upload it is.
-        source: As of a study; of an upload in a zip file ``images`` and ``npy`` are the same, and of another ``csv``,
-            ``parquet`` and ``series``: what it holds decides.
-        asked: ``target``, ``task``, ``split``, ``id_column``, ``step_column``; what is missing is inferred.
-
-    Returns:
-        The program, with the source to register. None where only the referee may read the source.
-
-    Raises:
-        InvalidInputError: The source or the data are invalid, or too large to be previewed.
-    """
+    """Return the program of a study's data, and what decided it."""
     given = parse_source(source)
     said = {name: text for name, text in asked.items() if text}
     if is_upload(given.name) and SCHEMES[given.scheme].reads in ("file", "folder"):

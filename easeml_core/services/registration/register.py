@@ -74,18 +74,6 @@ def checked_goal(
 ) -> Goal:
     """Return the goal that the arguments state or imply.
 
-    Args:
-        task: ``classification`` or ``regression``; None for what program and metric say, else classification.
-        metric: Name of a metric; None for ``accuracy``, or ``r2`` where numbers are predicted.
-        hit: ``within:T`` where numbers are predicted: one that is at most T off is right. None for the metric, where
-            that is one of these.
-        program: Inputs and outputs, in either form.
-
-    Raises:
-        InvalidInputError: These contradict each other, or T is needed and not given; says what to give.
-        ProgramError: The program cannot be read; shows where.
-        NotFoundError: There is no such metric.
-
     Example:
         >>> checked_goal(metric="rmse", hit="within:5")
         Goal(task=<Task.REGRESSION: 'regression'>, metric='rmse', hit='within:5.0', program=None)
@@ -330,11 +318,7 @@ def study_settings(
     joint: Parameters | None = None,
     direct: Parameters | None = None,
 ) -> JsonObject:
-    """Return a study's settings as they are stored, checked: the condition parses and every set has a plan.
-
-    Raises:
-        InvalidInputError: A setting is not allowed, or gate and meter cannot share a set with theirs.
-    """
+    """Return a study's settings as they are stored, checked: the condition parses and every set has a plan."""
     settings = {
         **_gate_and_meter(gate, meter, joint),
         "direct": None if direct is None else _config(DirectConfig, "direct", direct).to_json(),
@@ -387,13 +371,7 @@ def _config(kind: type[_Config], name: str, values: Parameters | None) -> _Confi
 
 
 def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
-    """Pause an active study, or resume a paused one; it gets no new trial while paused.
-
-    Raises:
-        NotFoundError: There is no such study.
-        StateError: Its data is not sealed yet, or could not be.
-        StoreUnavailableError: A tenant's login has asked for it, and the scheduler has not made the change in time.
-    """
+    """Pause an active study, or resume a paused one; it gets no new trial while paused."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         wanted, needed = (StudyState.PAUSED, StudyState.ACTIVE) if paused else (StudyState.ACTIVE, StudyState.PAUSED)
@@ -424,13 +402,7 @@ MOST_NAMED = 10
 
 
 def other_candidates(study: str, wanted: Sequence[Parameters], there: Sequence[Candidate]) -> list[str]:
-    """Return sentences about candidates that the study lacks or has otherwise, with the commands that add them.
-
-    Args:
-        study: The study's name.
-        wanted: Candidates as ``named_candidates`` returns them.
-        there: The study's candidates, withdrawn ones included.
-    """
+    """Return sentences about candidates that the study lacks or has otherwise, with the commands that add them."""
     by_name = {candidate.name: candidate for candidate in there}
     missing = [c for c in wanted if c["name"] not in by_name]
     found = [
@@ -451,14 +423,7 @@ def other_candidates(study: str, wanted: Sequence[Parameters], there: Sequence[C
 
 
 def other_settings(found: Study, wanted: Mapping[str, Any], config: JsonObject, given: Mapping[str, Any]) -> list[str]:
-    """Return sentences about settings that the study has otherwise.
-
-    Args:
-        found: The study.
-        wanted: Fields of ``Study`` as the call would have stored them; only those that it states.
-        config: The settings that the call would have stored, as ``Study.config`` has them.
-        given: Of ``config``, what the call states: a value, or the mapping of a part.
-    """
+    """Return sentences about settings that the study has otherwise."""
     pairs = {name: (getattr(found, name), value) for name, value in wanted.items()}
     for name, stated in given.items():
         has, would = found.config.get(name), config[name]

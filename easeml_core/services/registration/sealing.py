@@ -82,15 +82,6 @@ def add_baseline(
     """Add the model that always answers the most frequent class of the training part, or the median of its numbers.
 
     Where an answer is several numbers, it is the median of each place in the row.
-
-    Args:
-        tx: Transaction of the referee's role.
-        artifacts: The study's tenant's; where the file goes.
-        study_id: The study.
-        data_version_id: The study's first version.
-        train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
-        validation_labels: The same of the validation rows, on which the model's loss is measured.
-        hit: What counts as right.
     """
     with scratch_folder("baseline") as folder:
         path = Path(folder) / "baseline.json"
@@ -110,19 +101,7 @@ def keep_baseline(
     validation_labels: NDArray[Any],
     hit: str,
 ) -> None:
-    """Add the study's baseline, unchanged, to a further data version.
-
-    Args:
-        tx: Transaction of the referee's role.
-        artifacts: The study's tenant's; where its file lies.
-        study_id: The study.
-        data_version_id: The version; it has none yet.
-        validation_labels: As of ``add_baseline``.
-        hit: What counts as right.
-
-    Raises:
-        ArtifactError: Its file is missing or was changed.
-    """
+    """Add the study's baseline, unchanged, to a further data version."""
     artifact = models.baseline_model(tx, study_id).artifact
     with artifacts.copy(artifact) as path:
         answers = load_constant(path).predict(validation_labels)
@@ -162,21 +141,6 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, study
 
     The split is random but a function of the installation's secret, the study and the data, so that a repetition after
     a crash seals the same examples and no file of an abandoned split shows them.
-
-    Args:
-        tx: Transaction of the referee's role.
-        artifacts: Where the open parts go.
-        request: The request.
-        study: Its study.
-        fetches: Gives the study's data.
-
-    Returns:
-        The public message of the answer.
-
-    Raises:
-        NotFetchedError: The data are remote and were not fetched yet.
-        InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
-        SealedSetTooSmallError: The rows do not suffice for what the plans of the sealed sets need.
     """
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
@@ -263,9 +227,6 @@ def _registered_rows(
 
     Rows of the same cells are one row, whatever their encoding: one of them is kept. With ``part=K/N`` the rows that
     the tenant's studies have are left out, and of the others a share of 1 / (N - K + 1) is drawn by their keyed hash.
-
-    Raises:
-        InvalidInputError: The rows belong to other studies; the message gives the reason and the ways out.
     """
     if is_public(study.source) and split.part is None:
         return _Registered(raw)
@@ -312,11 +273,7 @@ def _part_of(
 
 
 def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[SealedSetPurpose, SetConfig]) -> None:
-    """Require that the sealed parts have what their plans need, also after known rows took their places.
-
-    Raises:
-        SealedSetTooSmallError: One has fewer rows.
-    """
+    """Require that the sealed parts have what their plans need, also after known rows took their places."""
     for kind, config in plans.items():
         needed, rows = needed_examples(config), len(getattr(parts, kind).labels)
         if rows < min(needed, sizes[str(kind)]):
@@ -326,11 +283,7 @@ def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[Sealed
 
 
 def _program(study: Study, raw: RawTable) -> Program:
-    """Return the study's program, as given by the tenant or inferred from the data.
-
-    Raises:
-        InvalidInputError: The tenant's program contradicts the data.
-    """
+    """Return the study's program, as given by the tenant or inferred from the data."""
     if study.program is None:
         return raw.program or program_of_data(raw.layout, raw.task, len(raw.class_names), raw.target_layout)
     program = parse_program(study.program)
@@ -344,11 +297,7 @@ def _kept_names(raw: RawTable) -> tuple[str, ...] | None:
 
 
 def _require_unsealed(tx: Connection, study: Study, hashes: Sequence[bytes]) -> None:
-    """Refuse a table whose rows are sealed for another tenant: its open parts would show them, labels included.
-
-    Raises:
-        AlreadyExistsError: More than one row in twenty is; fewer are taken for coincidence.
-    """
+    """Refuse a table whose rows are sealed for another tenant: its open parts would show them, labels included."""
     if sealed.sealed_for_others(tx, study.id, hashes) > _COINCIDENCE * len(hashes):
         raise AlreadyExistsError(kind="table", name=study.source, remedy="another tenant's study has sealed its rows")
 
@@ -373,11 +322,7 @@ def _sealed_already(tx: Connection, study: Study, hashes: Sequence[bytes]) -> st
 
 
 def _require_no_slices(gate: GateConfig) -> None:
-    """Refuse conditions for slices: only uploaded examples name their slice.
-
-    Raises:
-        InvalidInputError: The study's gate has conditions for slices.
-    """
+    """Refuse conditions for slices: only uploaded examples name their slice."""
     if gate.slices:
         message = (
             "conditions for slices need a separate test set: register the study without them, then seal one with "
@@ -387,11 +332,7 @@ def _require_no_slices(gate: GateConfig) -> None:
 
 
 def planned_sets(settings: JsonObject) -> dict[SealedSetPurpose, SetConfig]:
-    """Return the plan of each sealed set of a study with these settings.
-
-    Raises:
-        InvalidInputError: Gate and meter cannot share a set with these settings.
-    """
+    """Return the plan of each sealed set of a study with these settings."""
     return {kind: canonical(study_plan(settings, kind)) for kind in set_purposes(settings)}
 
 
@@ -399,9 +340,6 @@ def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig], *, feat
     """Return the rows of every part but training: what the plans need, or a fixed share of the rows if that is more.
 
     A share has at most ``_SHARE_CELLS`` numbers: sealed rows lie in the database, and models answer them in memory.
-
-    Raises:
-        SealedSetTooSmallError: Less than a fifth of the rows would be left for training; names the scarcest plan.
     """
     needed = {str(kind): needed_examples(config) for kind, config in plans.items()}
     needed["validation"] = max(_validation_minimum(config) for config in plans.values())

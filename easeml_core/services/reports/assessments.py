@@ -47,12 +47,7 @@ _URGENCY = {kind: place for place, kind in enumerate(StepKind)}
 
 
 def assess_changes(store: Store) -> None:
-    """Write the rows of the studies that have changed, in one transaction.
-
-    Args:
-        store: Role ``easeml_worker`` or ``easeml_referee``. A tenant's login writes no row, and reads what the looks of
-            others have written; the pages write them with the role of their connection.
-    """
+    """Write the rows of the studies that have changed, in one transaction."""
     with callers.reaching(None), store.begin() as tx:
         if is_tenant(tx) or not assessments.has_changed(tx):
             return
@@ -71,12 +66,7 @@ def shorten_log(store: Store) -> None:
 
 
 def totals_of_all(store: Store, tx: Connection) -> InstallationTotals:
-    """Return the sums of the whole installation, which name no study; also to who looks with a tenant's rights.
-
-    Args:
-        store: The store.
-        tx: Its transaction.
-    """
+    """Return the sums of the whole installation, which name no study; also to who looks with a tenant's rights."""
     if not callers.is_viewer(tx):
         return assessments.totals(tx)
     with callers.reaching(None), store.snapshot() as whole:

@@ -268,22 +268,7 @@ def audit(
     limit: int = 50,
     offset: int = 0,
 ) -> AuditPart:
-    """Return acts, newest first.
-
-    Args:
-        store: Any role.
-        studies: Names of the studies that the viewer may see; None for all.
-        study: Of this study only.
-        group: One of ``Group``.
-        who: Of this user or task only.
-        text: In who, study, tenant, reason or a set's name.
-        since: From then on.
-        limit: 1 to 20,000.
-        offset: How many newer ones are left out, >= 0.
-
-    Raises:
-        ConfigError: A number or the group is out of range.
-    """
+    """Return acts, newest first."""
     require(1 <= limit <= MOST_ROWS, "limit", limit, f"from 1 to {MOST_ROWS}")
     require(0 <= offset <= 10**9, "offset", offset, "from 0 to 1e9")
     require(group is None or group in ACTS, "group", group, ", ".join(ACTS))

@@ -145,16 +145,7 @@ class ComputeReport:
 
 
 def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None = None) -> ComputeReport:
-    """Return the devices in a period, in one transaction of bounded queries.
-
-    Args:
-        store: Role ``easeml_worker``.
-        window: One of ``WINDOWS``.
-        studies: Names of the studies that the viewer may see; None for all. Of others only sums are shown.
-
-    Raises:
-        ConfigError: There is no such window.
-    """
+    """Return the devices in a period, in one transaction of bounded queries."""
     require(window in WINDOWS, "window", window, ", ".join(WINDOWS))
     length, buckets = WINDOWS[window]
     since = datetime.now(UTC) - length
@@ -198,15 +189,7 @@ def _price(config: JsonObject) -> float:
 
 
 def lanes_of(runs: Sequence[DeviceRun], *, now: datetime) -> list[Lane]:
-    """Return as many lanes as devices of a kind were held at once, each trial in the first lane that is free.
-
-    Args:
-        runs: Rows of ``store.queries.compute.runs``.
-        now: When they were read.
-
-    Returns:
-        The lanes by kind of device and number.
-    """
+    """Return as many lanes as devices of a kind were held at once, each trial in the first lane that is free."""
     jobs = sorted((job for run in runs for job in _jobs(run, now)), key=lambda job: (job.begun, job.run.trial_id))
     lanes: dict[str, list[Lane]] = {}
     for job in jobs:
@@ -225,9 +208,6 @@ def at_once(lanes: Sequence[Lane], *, since: datetime) -> float | None:
 
     Time that was lost with a device that stopped answering is not training. Two slots of one machine count as two
     devices, even though they slow each other down.
-
-    Returns:
-        At least 1; None where nothing trained.
     """
     jobs = [job for lane in lanes for job in lane.jobs if job.until > since and job.state != JobState.LOST]
     spans = sorted((max(job.begun, since), job.until) for job in jobs)

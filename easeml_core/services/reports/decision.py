@@ -180,15 +180,7 @@ def _row_of(batch: HandedOut) -> dict[str, object]:
 
 
 def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
-    """Return everything that was stored of the decision for a trial, and how it turned out.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
+    """Return everything that was stored of the decision for a trial, and how it turned out."""
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
         batches = [_batch(found) for found in decisions.suggestions_of_trial(tx, trial_id)]

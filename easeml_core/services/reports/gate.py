@@ -213,20 +213,7 @@ def gate_report(
     model_id: int | None = None,
     limit: int = 10,
 ) -> GateReport:
-    """Return a study's gate as the referee sees it.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        test_set: Number of the set to show; None for that of the submission, else the live or the last one.
-        submission: Number of the submission whose verdict is shown; None for the newest that has one.
-        model_id: The model in its place, where no submission is named.
-        limit: Entries of the ledger, 1 to 500.
-
-    Raises:
-        ConfigError: The limit is out of range.
-        NotFoundError: There is no such study, set or submission.
-    """
+    """Return a study's gate as the referee sees it."""
     require(1 <= limit <= MOST, "limit", limit, f"from 1 to {MOST}")
     with store.begin() as tx:
         found = studies.get_study(tx, study)
@@ -256,12 +243,7 @@ def gate_report(
 
 
 def gate_ledger(store: Store, *, study: str, test_set: int, limit: int = MOST, skip: int = 0) -> list[NamedEntry]:
-    """Return a page of a set's ledger, newest first; entries as of ``gate_report``.
-
-    Raises:
-        ConfigError: The limit is out of range.
-        NotFoundError: The study has no such gate set.
-    """
+    """Return a page of a set's ledger, newest first; entries as of ``gate_report``."""
     require(1 <= limit <= MOST, "limit", limit, f"from 1 to {MOST}")
     with store.begin() as tx:
         found = studies.get_study(tx, study)

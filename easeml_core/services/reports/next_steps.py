@@ -69,12 +69,7 @@ class StudyWaits:
 
 
 def waits_of_studies(tx: Connection, names: Collection[str]) -> dict[str, StudyWaits]:
-    """Return what candidates of these studies wait for; a study of which none waits is left out.
-
-    Args:
-        tx: Any role.
-        names: Of the studies.
-    """
+    """Return what candidates of these studies wait for; a study of which none waits is left out."""
     found: dict[str, StudyWaits] = {}
     for wait in candidate_waits(tx, names=names):
         of_study = found.setdefault(wait.study, StudyWaits())
@@ -93,12 +88,7 @@ def waits_of(tx: Connection, study: str) -> list[str]:
 
 
 def studies_with_waits(tx: Connection, names: Collection[str] | None) -> list[str]:
-    """Return the studies, in order, with candidates that no caller can execute or whose task waits for a repair.
-
-    Args:
-        tx: Any role.
-        names: Of these studies only; None for all.
-    """
+    """Return the studies, in order, with candidates that no caller can execute or whose task waits for a repair."""
     return sorted({wait.study for wait in candidate_waits(tx, names=names, functions=False)})
 
 
@@ -174,17 +164,7 @@ def next_steps(
     limit: int = 1000,
     needs_only: bool = False,
 ) -> list[NextStep]:
-    """Return the next steps, worst first; those of the whole installation once, and without a study.
-
-    Args:
-        store: Any role; only public facts are read.
-        studies_only: Names of the studies; None for all.
-        limit: Steps at most.
-        needs_only: Only what needs a person.
-
-    Raises:
-        NotFoundError: One of the studies does not exist.
-    """
+    """Return the next steps, worst first; those of the whole installation once, and without a study."""
     assess_changes(store)
     with store.begin() as tx:
         if is_tenant(tx):  # its login writes no assessment, and sees few studies
@@ -268,15 +248,7 @@ def count_of(kinds: Sequence[KindOfNeed]) -> int:
 def names_in_full(
     tx: Connection, kinds: Sequence[KindOfNeed], names: Collection[str] | None, *, few: int, limit: int
 ) -> list[str]:
-    """Return the studies whose steps are shown in full.
-
-    Args:
-        tx: Any role.
-        kinds: As of ``kinds_of_needs``.
-        names: Of these studies; None for all.
-        few: Only of kinds with at most so many studies, ``<= NAMED``, unless there are at most ``limit`` steps.
-        limit: Largest number of steps that are shown in full.
-    """
+    """Return the studies whose steps are shown in full."""
     found: list[str] = []
     is_whole = count_of(kinds) <= limit
     for kind in kinds:

@@ -159,13 +159,7 @@ def _entry(facts: StudySummary) -> StudyEntry:
 
 
 def board(store: Store, asked: Asked, *, names: Collection[str] | None = None) -> Board:
-    """Return the contents of the overview page; only the studies on the page are read in full.
-
-    Args:
-        store: Role ``easeml_worker`` or ``easeml_referee``.
-        asked: What is looked at.
-        names: The studies that may be shown; None for all.
-    """
+    """Return the contents of the overview page; only the studies on the page are read in full."""
     assess_changes(store)
     with store.begin(writes=False) as tx:
         crowd, totals = assessments.crowd(tx, names), totals_of_all(store, tx)
@@ -281,9 +275,6 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> Study
     """Return one study with its candidates, trials, test sets (public side), last meter reading and open alerts.
 
     Where several teams share a meter set, the readings and alerts of ``team`` count, and without it none.
-
-    Raises:
-        NotFoundError: There is no such study.
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)

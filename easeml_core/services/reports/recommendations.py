@@ -345,11 +345,7 @@ SILENT = timedelta(minutes=30)
 
 
 def steps_of(facts: StudySummary) -> list[Step]:
-    """Return the next steps of a study, worst first; never empty.
-
-    Args:
-        facts: A row of ``store.queries.overview.study_summaries``.
-    """
+    """Return the next steps of a study, worst first; never empty."""
     if facts.state == StudyState.ARCHIVED:
         why, act = "it gets no trial, and takes no request", "nothing, or restore it where it shall go on"
         command = f"easeml study restore {facts.study}"

@@ -97,17 +97,7 @@ class StudyReport:
 def study_report(
     store: Store, *, study: str, page: int = 1, sees: Callable[[Study], bool] = lambda _: True
 ) -> StudyReport:
-    """Return the contents of a study's page, from one moment.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: Its name.
-        page: Which page of its trials, from 1, newest first.
-        sees: Whether the viewer may see the study; where not, nothing else is read.
-
-    Raises:
-        NotFoundError: There is no such study, or the viewer may not see it.
-    """
+    """Return the contents of a study's page, from one moment."""
     assess_changes(store)
     with store.snapshot() as tx:
         found = studies.get_study(tx, study)
@@ -152,11 +142,7 @@ class DecisionFacts:
 
 
 def facts_of_decision(store: Store, *, trial_id: int) -> DecisionFacts:
-    """Return the contents of a decision's page beside ``explain_trial``.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
+    """Return the contents of a decision's page beside ``explain_trial``."""
     with store.begin() as tx:
         shown = study_queries.one_trial(tx, trial_id)
         if shown is None:
@@ -186,12 +172,7 @@ class GuardReport:
 
 
 def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -> GuardReport:
-    """Return what the guard did in the last day, and which tenant was served least.
-
-    Args:
-        store: Role ``easeml_worker``.
-        studies_seen: Names of the studies that the viewer may see; None for all. Of others only sums are used.
-    """
+    """Return what the guard did in the last day, and which tenant was served least."""
     with store.begin() as tx:
         day = study_queries.guard_of_day(tx)
         shares = compute.shares(tx, since=study_queries.moment(tx) - timedelta(days=1), names=studies_seen)
@@ -267,15 +248,7 @@ class StudyUse:
 
 
 def use_of_study(store: Store, study: str) -> StudyUse:
-    """Return the contents of a study's page for feeding and inference, from one moment.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the contents of a study's page for feeding and inference, from one moment."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         try:

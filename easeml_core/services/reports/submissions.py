@@ -196,18 +196,7 @@ class SubmissionsReport:
 
 
 def submissions_report(store: Store, *, study: str, limit: int = 20, skip: int = 0) -> SubmissionsReport:
-    """Return the study's submissions with the symbols and signals that were released, and what its sets have left.
-
-    Args:
-        store: Any role.
-        study: The study.
-        limit: Submissions at most, 1 to 200, the newest first.
-        skip: How many of the newest to leave out.
-
-    Raises:
-        ConfigError: The limit is out of range.
-        NotFoundError: There is no such study.
-    """
+    """Return the study's submissions with the symbols and signals that were released, and what its sets have left."""
     require(1 <= limit <= MOST, "limit", limit, f"from 1 to {MOST}")
     with store.begin() as tx:
         found = studies.get_study(tx, study)
@@ -237,13 +226,6 @@ def daily_answers(left: Sequence[datetime], now: datetime) -> DailyAnswers | Non
     The hour is a setting of the referee's process and shows in the answers alone. It follows from public times; it does
     not say whether a certain submission is answered then.
 
-    Args:
-        left: When the last answers left.
-        now: The present; all of them aware.
-
-    Returns:
-        None unless the answers left on two days at least, all within a minute or two after the same time.
-
     Example:
         >>> days = [datetime(2026, 1, day, 6, 0, 3, tzinfo=UTC) for day in (5, 3, 3)]
         >>> daily_answers(days, datetime(2026, 1, 5, 12, tzinfo=UTC)).next.isoformat()
@@ -259,12 +241,7 @@ def daily_answers(left: Sequence[datetime], now: datetime) -> DailyAnswers | Non
 
 
 def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | None:
-    """Return the live set that serves this purpose, else the last one that has; None before the first.
-
-    Args:
-        sets: All of the study, newest first.
-        purpose: ``gate`` or ``meter``.
-    """
+    """Return the live set that serves this purpose, else the last one that has; None before the first."""
     known = (SealedSetState.LIVE, SealedSetState.RETIRED, SealedSetState.RELEASED)
     serving = [s for s in sets if purpose in test_sets.serves(s.purpose) and s.state in known]
     return min(serving, key=lambda s: (s.state != SealedSetState.LIVE, -s.id), default=None)
@@ -343,21 +320,7 @@ class Asked:
 
 
 def submit(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, request_key: str) -> Asked:
-    """File a gate request, a meter request, or both, for a model of the study.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        model_id: The model.
-        gate: Whether to ask for a verdict.
-        meter: Whether to ask for a signal.
-        request_key: The same key asks nothing twice.
-
-    Raises:
-        ConfigError: Neither is requested.
-        NotFoundError: There is no such study or model.
-        InvalidInputError: The key has asked for something else.
-    """
+    """File a gate request, a meter request, or both, for a model of the study."""
     require(gate or meter, "gate", gate, "true, or meter true: one of them must be asked")
     asked = Asked(None, None)
     if gate:

@@ -83,18 +83,7 @@ class Timeline:
 
 
 def lifecycle(store: Store, *, study: str, limit: int = 50, offset: int = 0) -> Timeline:
-    """Return the history of a study, with released facts only.
-
-    Args:
-        store: Any role.
-        study: The study.
-        limit: Events of the list at most, 1 to 1000.
-        offset: How many newer ones the list leaves out.
-
-    Raises:
-        NotFoundError: There is no such study.
-        ConfigError: A number is outside its range.
-    """
+    """Return the history of a study, with released facts only."""
     require(1 <= limit <= 1000, "limit", limit, "from 1 to 1000")
     require(offset >= 0, "offset", offset, ">= 0")
     with store.begin() as tx:

@@ -144,19 +144,6 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
     """Replay the installation's own past; follow the winner from now on if asked to.
 
     The same past gives the same answer, so that a repetition after a crash applies nothing twice.
-
-    Args:
-        store: Role ``easeml_worker``; to apply, ``easeml_owner``.
-        replay: How.
-        apply: Store the winner with this report as the installation's settings.
-
-    Returns:
-        The backtest; its answer has ``applied``, the id of the settings that the winner is stored as, or None.
-
-    Raises:
-        ConfigError: More tenants are to be served than there are.
-        StateError: The settings were changed meanwhile; nothing was applied.
-        StoreError: The role may not change them.
     """
     with store.begin() as tx:
         if apply and not may_set(tx):
@@ -179,18 +166,7 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
 
 
 def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mode: str | None = None) -> Backtest:
-    """Replay tables of known results: see ``easeml_core.selection.simulate.tables.read_table``.
-
-    Args:
-        quality: CSV of qualities.
-        cost: CSV of costs; None when all are 1.
-        replay: How.
-        cost_mode: As in ``Protocol``; None for known costs, or unit costs where there are none.
-
-    Raises:
-        InvalidInputError: A file is not such a table.
-        ConfigError: More tenants are to be served than there are.
-    """
+    """Replay tables of known results: see ``easeml_core.selection.simulate.tables.read_table``."""
     mode = cost_mode or ("unit" if cost is None else "known")
     unit = "trials" if cost is None or mode == "unit" else "units of the cost table"
     return _backtest(
@@ -310,11 +286,7 @@ def report_costs(store: Store) -> CostReport:
 
 
 def report_cost_table(path: Path) -> CostReport:
-    """Return the cost model's error on a table of costs: see ``read_costs``.
-
-    Raises:
-        InvalidInputError: The file cannot be read as such a table.
-    """
+    """Return the cost model's error on a table of costs: see ``read_costs``."""
     return cost_report(read_costs(path))
 
 
@@ -323,9 +295,6 @@ def read_costs(path: Path) -> list[Measured]:
 
     The first row names the columns, the first column the tenants; a cell is a number of seconds > 0, or empty where it
     is unknown. A tenant's ``study_id`` is the number of its row, from 0.
-
-    Raises:
-        InvalidInputError: With row, column and value of what is wrong.
     """
 
     def refused(what: str) -> InvalidInputError:

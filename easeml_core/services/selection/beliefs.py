@@ -115,16 +115,7 @@ class Expected:
 
 
 def beliefs(store: Store, *, study: str, tx: Connection | None = None) -> Beliefs | None:
-    """Return the predictions for a study's candidates, on any kind of device, with any training function.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: Its name.
-        tx: A transaction of ``Store.snapshot`` to read in; None for a new one.
-
-    Returns:
-        None where the study is not active, has no data yet, or another caller's load takes too long.
-    """
+    """Return the predictions for a study's candidates, on any kind of device, with any training function."""
     return watch_of(store).of(study, tx)
 
 
@@ -154,18 +145,7 @@ class Watch:
         return self.ask(("study", study), lambda memory: _beliefs_of(memory, study), tx)
 
     def ask(self, question: Hashable, answer: Callable[[Memory], T], tx: Connection | None = None) -> T | None:
-        """Answer a question from the present state.
-
-        Args:
-            question: Key of the cached answer, used while nothing changes and during the pause after a long load.
-            answer: Computes the answer; must not change the state.
-            tx: A transaction of ``Store.snapshot`` to read in; None for a new one. One with the rights of who looks at
-                a page is not used: the state is that of all tenants, and the question names the study.
-
-        Returns:
-            The last answer during the pause, and while a thread loads or refits; None where there is none, or where
-            another caller's load takes too long.
-        """
+        """Answer a question from the present state."""
         store, is_known = self._store(), question in self._answers
         wait = 0.0 if is_known and self._is_preparing else LONGEST_WAIT_SECONDS
         if store is None or not self._mutex.acquire(timeout=wait):
@@ -362,15 +342,7 @@ class StoppingPrices:
 
 
 def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> StoppingPrices | None:
-    """Return the price above which each active study stops, highest first.
-
-    Args:
-        store: Role ``easeml_worker``.
-        studies: Names of the studies that the caller may see; None for all.
-
-    Returns:
-        The prices; None while another call takes too long.
-    """
+    """Return the price above which each active study stops, highest first."""
     found: tuple[StoppingPrices, Mapping[str, float]] | None = watch_of(store).ask("prices", _prices)
     if found is None:
         return None

@@ -73,11 +73,7 @@ TRAINERS_ONLY = Executors()
 
 
 def executors_of(functions: Iterable[Function], *, trainers: bool, dag_version: str | None = None) -> Executors:
-    """Return what a worker with these functions can execute.
-
-    Raises:
-        InvalidInputError: One of them has no name, or two have the same.
-    """
+    """Return what a worker with these functions can execute."""
     named: dict[str, Function] = {}
     for function in functions:
         name = function_name(function)
@@ -89,9 +85,6 @@ def executors_of(functions: Iterable[Function], *, trainers: bool, dag_version: 
 
 def function_name(function: Function) -> str:
     """Return the name by which candidates name a training function.
-
-    Raises:
-        InvalidInputError: It has none: a lambda, a partial or an object that can be called.
 
     Example:
         >>> def tree(data, parameters, report): ...
@@ -137,9 +130,6 @@ def source_hash(function: Function) -> tuple[str, str]:
     The source text is hashed where it matches the code that runs; after an edit of an imported file, and where there is
     no text, the bytecode is hashed, which depends on Python's version. Called functions and closed-over values are in
     neither.
-
-    Returns:
-        ``sha256:<hex>``, and ``text`` or ``bytecode``.
     """
     code = getattr(inspect.unwrap(function), "__code__", None)
     try:

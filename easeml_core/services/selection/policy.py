@@ -42,15 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig:
-    """Return the present settings.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        policy: One of ``easeml_core.config.POLICIES``, in place of the stored policy; None for the stored one.
-
-    Raises:
-        ConfigError: There is no such policy, or the stored settings are those of another version.
-    """
+    """Return the present settings."""
     stored = newest_settings(tx)
     config = SelectionConfig() if stored is None else SelectionConfig.from_json(stored.config)
     return config if policy is None else evolve(config, policy=policy)
@@ -110,24 +102,6 @@ def set_policy(
     """Change the settings of the whole installation; what is not named stays.
 
     A repetition changes nothing: the same settings with the same reason and report as the newest are not stored anew.
-
-    Args:
-        store: Role ``easeml_owner``: DAG authors, who work as ``easeml_worker``, must not choose for all tenants.
-        changes: Fields of ``SelectionConfig`` with their new values.
-        reason: Why; 1 to 2000 characters.
-        report: A backtest that the choice rests on.
-        from_defaults: Whether fields that are not named get the default instead.
-        instead_of: Id of the settings that must still hold, 0 for the defaults; None for any.
-
-    Returns:
-        The settings that hold now.
-
-    Raises:
-        ConfigError: A value is outside its range.
-        NotFoundError: The policy is not installed here.
-        InvalidInputError: There is no reason, or it is too long.
-        StateError: Other settings hold than ``instead_of``.
-        StoreError: The role may not change them.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= LONGEST_TEXT:
@@ -180,16 +154,7 @@ _quiet_until: dict[str, float] = {}
 
 
 def require_policy(policy: str) -> None:
-    """Check that a policy exists, and if it is an installed one, that this process can load it.
-
-    Args:
-        policy: One of ``easeml_core.config.POLICIES``, or ``plugin:NAME``.
-
-    Raises:
-        ConfigError: It is neither.
-        NotFoundError: It is not installed, or cannot be loaded; the message lists those that are.
-        InvalidInputError: Its entry point leads to something that cannot be called.
-    """
+    """Check that a policy exists, and if it is an installed one, that this process can load it."""
     SelectionConfig(policy=policy)
     if policy.startswith(PLUGIN):
         policy_function(policy)

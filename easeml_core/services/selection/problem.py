@@ -128,14 +128,6 @@ def runnable_candidates(
     failure of the task brings it back (``retry.py``). A candidate that ran, or runs, on an earlier version with the
     same training part is left out until its model is evaluated again: otherwise it would be trained twice. One whose
     model has lost its file is trained again.
-
-    Args:
-        active: The studies that may get trials.
-        menus: Their candidates.
-        versions: Study id to its newest data version.
-        results: Of ``results_by_version``.
-        training_parts: Of ``easeml_core.store.tables.studies.training_parts``.
-        lost: Of ``easeml_core.store.tables.model_life.lost_candidates``.
     """
     alike: dict[int, list[int]] = {}
     for version, part in training_parts.items():
@@ -182,17 +174,7 @@ def build_problem(
     tenants: Iterable[Tenant] = (),
     names: Mapping[int, str] | None = None,
 ) -> Problem:
-    """Return the scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
-
-    Args:
-        active: The studies that may get trials.
-        arms: Of ``runnable_candidates``.
-        versions: Study id to its newest data version.
-        results: Of ``results_by_version``; also of studies that are not active.
-        rows: Data version id to its training rows.
-        tenants: The tenants' limits, and what they use.
-        names: Names of the candidates in ``past_candidates``, by id.
-    """
+    """Return the scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past."""
     present = [
         (s.id, arm, r)
         for s in active

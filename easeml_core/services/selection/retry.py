@@ -39,18 +39,6 @@ def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
     """Add a trial in place of one that failed because of its task; repeatable.
 
     The new trial is SUGGESTED; the next caller that can execute it receives it.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The failed trial; where it was replaced already, nothing is added.
-
-    Returns:
-        The report of the last trial in its place, as of ``run_trial``.
-
-    Raises:
-        NotFoundError: There is no such trial.
-        StateError: It did not fail because of its task, there are newer data, or its candidate is withdrawn.
-        BudgetExhaustedError: Study or tenant has too little left for it.
     """
     with store.begin() as tx:
         lock(tx, "suggest")  # trials are made under it alone
@@ -64,16 +52,6 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
     """Return the trial that a task must run when its argument is this trial: the last one in its place.
 
     A user who clears a task whose trial failed because of the task wants a retry, so one is added.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The task's argument.
-        request_key: Of the task; only the task that failed adds a retry.
-
-    Raises:
-        NotFoundError: As of ``retry_trial``, likewise the others.
-        StateError: There are newer data, or the candidate is withdrawn.
-        BudgetExhaustedError: Too little is left.
     """
     with store.begin() as tx:
         last = leases.last_in_place(tx, trial_id)
@@ -88,14 +66,7 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
 def changed_tasks(
     tx: Connection, *, sources: Mapping[str, str], trainers: bool, studies_only: Sequence[str] | None
 ) -> list[int]:
-    """Return the trials that failed because of a task that has changed since, oldest first.
-
-    Args:
-        tx: Holds the lock ``suggest``.
-        sources: Names of the caller's training functions, with the hashes of their sources.
-        trainers: Whether the caller has the trainers of this package.
-        studies_only: Names of the studies that the caller chooses from; None for all.
-    """
+    """Return the trials that failed because of a task that has changed since, oldest first."""
     version = code_version() if trainers else None
     return leases.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
 
@@ -153,11 +124,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
 
 
 def _limit(tx: Connection, study_id: int, devices: float) -> float | None:
-    """Return the reservation, as for a trial without a predicted cost; None where nothing limits it.
-
-    Raises:
-        BudgetExhaustedError: Too little is left.
-    """
+    """Return the reservation, as for a trial without a predicted cost; None where nothing limits it."""
     left = capacity.seconds_left(tx, study_id)
     if left is None:
         return None

@@ -67,13 +67,7 @@ class StoredReasons(NamedTuple):
 
 
 def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> StoredReasons:
-    """Return the reasons as they are stored.
-
-    Args:
-        suggestion: Of ``selection.suggest``.
-        studies: The studies chosen from, by id.
-        arms: Their candidates in the order of the arms, by id of the study.
-    """
+    """Return the reasons as they are stored."""
     rival = suggestion.runner_up
     if rival is not None:
         study, candidate = studies[rival.study_id].name, arms[rival.study_id].names[rival.arm]
@@ -124,11 +118,7 @@ _NOTHING = (
 
 
 def require_askable(count: int, device: str | None, request_key: str) -> None:
-    """Check what trials are asked for with.
-
-    Raises:
-        ConfigError: One of them is not allowed.
-    """
+    """Check what trials are asked for with."""
     is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
     require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
     require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
@@ -228,9 +218,6 @@ class LiveScheduler:
 
         No answer where trials have been retried or taken back from lost workers, and it is not the last try: they are
         committed as they are, free for any caller, and everything is loaded without the lock.
-
-        Raises:
-            _NotReadyError: Everything must be loaded again, or there is something to learn, and it is not the last try.
         """
         self._memory = memory  # stays, where the lock is not free in time: nothing is taken in yet
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time

@@ -106,11 +106,7 @@ class SchedulerProcess:
         return time.monotonic() - self._beat_at < scheduler_requests.SILENT_SECONDS
 
     def run(self, stop: threading.Event) -> None:
-        """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.
-
-        Raises:
-            StoreError: The role may not suggest.
-        """
+        """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded."""
         done = threading.Event()
         watch = threading.Thread(target=self._watch, args=(done,), name="easeml sessions", daemon=True)
         watch.start()
@@ -250,12 +246,7 @@ class SchedulerProcess:
         return None
 
     def _scheduler_for(self, request: SuggestionRequest) -> LiveScheduler:
-        """Return the scheduler of the request's studies and implementations, kept from before or new.
-
-        Raises:
-            NotFoundError: The request names a study that its login may not have.
-            InvalidInputError: It names too many functions of too many studies.
-        """
+        """Return the scheduler of the request's studies and implementations, kept from before or new."""
         studies = self._studies_of(request)
         if len(request.functions) * len(studies or ()) > MOST_OFFERS:
             message = (
@@ -312,11 +303,7 @@ class SchedulerProcess:
 
 
 def require_scheduler(store: Store) -> None:
-    """Raise unless the role of this store may decide.
-
-    Raises:
-        StoreError: It may not.
-    """
+    """Raise unless the role of this store may decide."""
     with store.begin(writes=False) as tx:
         if not scheduler_requests.may_suggest(tx):
             message = "the role of this address may not suggest; `easeml scheduler` needs that of easeml_scheduler"
@@ -347,21 +334,7 @@ def suggester_for(
     runtimes: Collection[str] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Suggester:
-    """Return what suggests trials to this role; arguments as in ``LiveScheduler``.
-
-    Args:
-        store: Any role but ``easeml_referee``.
-        policy: Only for a role that suggests itself: the scheduler's process has one for all.
-        usual_policy: What a role that suggests itself uses where ``policy`` is None; None for that of the installation.
-        studies_only: Names of the studies to choose from; None for all active ones that the role may have.
-        functions: Names of the caller's training functions, or these with the hashes of their sources.
-        trainers: Whether the caller has the trainers of this package.
-        runtimes: Container programs of the caller's machine; None where that is not known.
-        should_stop: Asked every second while a request waits; True ends the wait without trials.
-
-    Raises:
-        ConfigError: There is no such policy, or the role may choose none.
-    """
+    """Return what suggests trials to this role; arguments as in ``LiveScheduler``."""
     with store.begin(writes=False) as tx:
         decides_here = scheduler_requests.may_suggest(tx)
     if not decides_here:
@@ -418,14 +391,7 @@ class FiledSuggester:
         self._runtimes = None if runtimes is None else tuple(runtimes)
 
     def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
-        """Return up to ``count`` trials to run next; the same key gives the same trials.
-
-        Raises:
-            ConfigError: Count or device is not allowed.
-            StateError: The process refuses the request.
-            StoreUnavailableError: The database cannot be reached, or the process has not decided in time or met a
-                fault; a further call with the same key goes on.
-        """
+        """Return up to ``count`` trials to run next; the same key gives the same trials."""
         require_askable(count, device, request_key)
         filed = self._file(count, device, request_key)
         decided = self._wait(filed.id)

@@ -111,20 +111,7 @@ class Memory:
         trainers: bool = True,
         runtimes: Sequence[str] | None = None,
     ) -> Memory:
-        """Load everything; the caller holds the lock ``suggest``.
-
-        Args:
-            tx: Role ``easeml_worker``.
-            seen: A look of the same transaction, taken before.
-            policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
-            studies_only: Names of the studies to choose from; None for all active ones.
-            functions: Names of the caller's training functions.
-            trainers: Whether the caller has the trainers of this package.
-            runtimes: Container programs of the caller's machine; None where that is not known.
-
-        Raises:
-            NotFoundError: One of the studies does not exist.
-        """
+        """Load everything; the caller holds the lock ``suggest``."""
         config, active = current_config(tx, policy), active_studies(tx, studies_only)
         trials, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
         results = results_by_version(trials)
@@ -309,11 +296,7 @@ class Memory:
 
 
 def active_studies(tx: Connection, names: Sequence[str] | None) -> list[Study]:
-    """The active studies, or those of these names.
-
-    Raises:
-        NotFoundError: One of the studies does not exist.
-    """
+    """The active studies, or those of these names."""
     active = studies.list_studies(tx, state=StudyState.ACTIVE)
     if names is None:
         return active

@@ -71,39 +71,13 @@ def archive_study(store: Store, *, study: str, why: str, withdraw: bool = False,
     """Archive a study: its open trials end, its open requests are refused, and its history stays readable.
 
     Its tenant may use the name again; ``NAME@NUMBER`` means the archived one then.
-
-    Args:
-        store: Role ``easeml_worker``, or a tenant's login.
-        study: The study.
-        why: The reason, 1 to 500 characters; the audit has it.
-        withdraw: Archive it also with a model in production, which answers no rows until the study is restored.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such study.
-        StateError: A model is in production, and ``withdraw`` was not given.
-        StoreUnavailableError: A tenant's login has asked for it, and the scheduler has not made the change in time.
     """
     wanted = "withdraw" if withdraw else "archive"
     return _change(store, study, wanted, _reason(why), dry_run=dry_run)
 
 
 def restore_study(store: Store, *, study: str, why: str = "", dry_run: bool = False) -> ChangedStudy:
-    """Restore an archived study to the state that it had; cancelled trials stay cancelled.
-
-    Args:
-        store: As of ``archive_study``.
-        study: The study; ``NAME@NUMBER`` where another one has its name.
-        why: The reason, at most 500 characters.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        NotFoundError: There is no such study.
-        AlreadyExistsError: Another study has its name.
-        StateError: Its tenant is archived.
-        StoreUnavailableError: As of ``archive_study``.
-    """
+    """Restore an archived study to the state that it had; cancelled trials stay cancelled."""
     return _change(store, study, "restore", _reason(why, least=0), dry_run=dry_run)
 
 
@@ -111,19 +85,6 @@ def delete_study(store: Store, *, study: str, why: str, dry_run: bool = False) -
     """Delete a study that has no sealed data, trials or models: one that waits to be sealed, or was refused.
 
     Its request key may be used again, so a task that registers it under the same key makes it anew.
-
-    Args:
-        store: As of ``archive_study``.
-        study: The study.
-        why: The reason, 1 to 500 characters; the audit has it.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such study, and none of this name was deleted.
-        StateError: It has sealed data, the referee works on it, or its refusal is counted (``row_registry``).
-        ConcurrentUpdateError: Another transaction holds it; try again.
-        StoreUnavailableError: As of ``archive_study``.
     """
     reason = _reason(why)
     with store.begin(writes=False) as tx:
@@ -225,18 +186,7 @@ class WithdrawnCandidate:
 
 
 def withdraw_candidate(store: Store, *, study: str, candidate: str, why: str) -> WithdrawnCandidate:
-    """Leave a candidate out of all further suggestions and retries; its results stay, and a running trial goes on.
-
-    Args:
-        store: Role ``easeml_worker``, or a tenant's login.
-        study: The study.
-        candidate: Its name.
-        why: The reason, 1 to 500 characters; the audit has it.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such study or candidate.
-    """
+    """Leave a candidate out of all further suggestions and retries; its results stay, and a running trial goes on."""
     reason = _reason(why)
     with store.begin() as tx:
         found = _with_candidate(tx, study, candidate)
@@ -250,17 +200,7 @@ def withdraw_candidate(store: Store, *, study: str, candidate: str, why: str) ->
 
 
 def restore_candidate(store: Store, *, study: str, candidate: str, why: str = "") -> WithdrawnCandidate:
-    """Let a withdrawn candidate be suggested again, on data for which it has no trial.
-
-    Args:
-        store: As of ``withdraw_candidate``.
-        study: The study.
-        candidate: Its name.
-        why: The reason, at most 500 characters.
-
-    Raises:
-        NotFoundError: There is no such study or candidate.
-    """
+    """Let a withdrawn candidate be suggested again, on data for which it has no trial."""
     reason = _reason(why, least=0)
     with store.begin() as tx:
         found = _with_candidate(tx, study, candidate)
@@ -305,20 +245,7 @@ class ChangedTenant:
 def archive_tenant(
     store: Store, *, tenant: str, why: str, withdraw: bool = False, dry_run: bool = False
 ) -> ChangedTenant:
-    """End a tenant's logins and archive it with all its studies: it registers none until it is restored.
-
-    Args:
-        store: Role ``easeml_worker``; where the tenant has logins, ``easeml_owner`` or a superuser.
-        tenant: The tenant.
-        why: The reason, 1 to 500 characters; the audit has it.
-        withdraw: Archive it also with models in production, which answer no rows from then on.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such tenant.
-        StateError: A model of it is in production, and ``withdraw`` was not given; or a login of it has other tenants.
-    """
+    """End a tenant's logins and archive it with all its studies: it registers none until it is restored."""
     reason, wanted = _reason(why), "withdraw" if withdraw else "archive"
     with store.begin() as tx:
         found = studies.get_tenant(tx, tenant)
@@ -351,11 +278,7 @@ def archive_tenant(
 
 
 def _logins_of(tx: Connection, tenant: str) -> list[str]:
-    """Return the logins that have this tenant's rows.
-
-    Raises:
-        StateError: One of them has another tenant's, too.
-    """
+    """Return the logins that have this tenant's rows."""
     if not logins.reads_logins(tx):
         return []
     of = {login: logins.tenants_of_login(tx, login) for login in logins.all_logins(tx)}
@@ -370,16 +293,7 @@ def _logins_of(tx: Connection, tenant: str) -> list[str]:
 
 
 def restore_tenant(store: Store, *, tenant: str, why: str = "") -> ChangedTenant:
-    """Let an archived tenant register studies again; its studies are restored one by one, and its logins made anew.
-
-    Args:
-        store: Role ``easeml_worker``.
-        tenant: The tenant.
-        why: The reason, at most 500 characters.
-
-    Raises:
-        NotFoundError: There is no such tenant.
-    """
+    """Let an archived tenant register studies again; its studies are restored one by one, and its logins made anew."""
     reason = _reason(why, least=0)
     with store.begin() as tx:
         found = studies.get_tenant(tx, tenant)
@@ -388,19 +302,7 @@ def restore_tenant(store: Store, *, tenant: str, why: str = "") -> ChangedTenant
 
 
 def delete_tenant(store: Store, *, tenant: str, why: str, dry_run: bool = False) -> ChangedTenant:
-    """Delete a tenant without studies and logins, with the data sets that no study has.
-
-    Args:
-        store: Role ``easeml_worker``.
-        tenant: The tenant.
-        why: The reason, 1 to 500 characters; the audit has it.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such tenant, and none of this name was deleted.
-        StateError: It has studies, archived ones as well, or logins.
-    """
+    """Delete a tenant without studies and logins, with the data sets that no study has."""
     reason = _reason(why)
     with store.begin() as tx:
         try:
@@ -453,17 +355,6 @@ def prune(
 
     A model stays that is or was in production, that a request, a verdict or a meter reading names, that was submitted,
     that is a baseline, or that waits to be measured on new validation data.
-
-    Args:
-        store: Role ``easeml_referee``.
-        keep: How many of the best models of each study stay, 1 to 1,000,000; None for all models.
-        days: Age of a model in days from which on it may go, 1 to 36,500.
-        curve_days: Learning curves of archived studies, and on earlier training data, go after so many days; 0: never.
-        dry_run: List the models, change nothing; curves are not counted.
-
-    Raises:
-        ConfigError: A number is out of range.
-        WrongRoleError: The role is not the referee's.
     """
     require(keep is None or 1 <= keep <= 10**6, "keep", keep, "from 1 to 1,000,000")
     require(1 <= days <= 36_500, "days", days, "from 1 to 36,500")

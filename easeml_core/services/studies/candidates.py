@@ -38,17 +38,7 @@ COARSE = GRIDS[0]
 
 
 def named_candidates(entries: Sequence[Parameters], grid: str = COARSE) -> list[Parameters]:
-    """Return the candidates that a tenant names, as they are stored.
-
-    Args:
-        entries: ``{"name", "kind", "parameters", "devices"}``, or entries with a search space
-            (``training.candidates``).
-        grid: How fine networks are divided (``training.candidates``).
-
-    Raises:
-        InvalidInputError: An entry, a kind, a space or the grid is not allowed, or two have one name.
-        ConfigError: A parameter is outside its range, or there are too many candidates.
-    """
+    """Return the candidates that a tenant names, as they are stored."""
     expanded = expand_candidates(entries)
     check_candidates(trainable(expanded))
     check_candidate_limits(expanded)
@@ -66,10 +56,6 @@ def called_for(study: Study, program: Program, raw: RawTable) -> list[Parameters
     """Return the candidates of a study that names none: those of its program's template, or the usual ones of its data.
 
     Those whose models the study's metric cannot score are left out.
-
-    Raises:
-        InvalidInputError: Nothing that the program calls for can be trained here; says why.
-        ConfigError: There are too many.
     """
     if study.program is None:
         found = default_candidates(raw.layout, raw.task, raw.target_layout)
@@ -82,17 +68,7 @@ def called_for(study: Study, program: Program, raw: RawTable) -> list[Parameters
 
 
 def require_fitting(study: Study, kinds: Mapping[str, str], layout: Layout, target: Layout | None) -> None:
-    """Refuse a candidate that can never give a model of this study, before anything is sealed or trained for it.
-
-    Args:
-        study: Its task and its metric count.
-        kinds: Name of each candidate to its kind.
-        layout: The form of the study's rows.
-        target: The form of an answer; None for one class or number a row.
-
-    Raises:
-        InvalidInputError: The first candidate that does not fit; says why.
-    """
+    """Refuse a candidate that can never give a model of this study, before anything is sealed or trained for it."""
     for name, kind in kinds.items():
         why_not = trainer_of(kind).misfit(layout, study.task, target) or _unscored(study, kind)
         if why_not:
@@ -131,23 +107,7 @@ class AddedCandidate:
 
 
 def add_candidates(store: Store, *, study: str, candidates: Sequence[Parameters]) -> list[AddedCandidate]:
-    """Add candidates to a study, all or none of them; the names make the call repeatable.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        candidates: As ``register_study`` takes them, search spaces as well.
-
-    Returns:
-        The candidates, in the order in which they were given.
-
-    Raises:
-        InvalidInputError: A space, a kind, a parameter or a device is not allowed, two have one name, or one does not
-            fit the study's data or metric.
-        NotFoundError: There is no such study.
-        StateError: The study is not sealed yet, or was refused.
-        AlreadyExistsError: The study has another candidate of one of the names.
-    """
+    """Add candidates to a study, all or none of them; the names make the call repeatable."""
     wanted = [{"parameters": {}, **candidate} for candidate in named_candidates(candidates)]
     with store.begin() as tx:
         found = studies.get_study(tx, study)
@@ -209,30 +169,13 @@ def _devices(candidate: Candidate) -> list[str] | None:
 
 
 def files_of(store: Store, artifacts: ArtifactStore, *, study: str) -> ArtifactStore:
-    """Return the files of the study's tenant.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the files of the study's tenant."""
     with store.begin() as tx:
         return artifacts.of_tenant(studies.get_study(tx, study).tenant)
 
 
 def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = None, command: str | None = None) -> str:
-    """Pack a program that can be trained and store it; the same content has the same reference.
-
-    Args:
-        artifacts: Where the workers find it: the files of the tenant whose studies train it.
-        path: A folder, a single program file, or a folder that was packed before.
-        train: The training command, as in a shell, e.g. ``python train.py``; None where its ``command.json`` has it.
-        command: Likewise the command for predictions.
-
-    Returns:
-        The reference, for the parameter ``program`` of a candidate of kind ``command``.
-
-    Raises:
-        InvalidInputError: It cannot be packed, or lacks a command for training or predictions.
-    """
+    """Pack a program that can be trained and store it; the same content has the same reference."""
     with scratch_folder("program") as folder:
         packed = Path(folder) / "program"
         try:

@@ -39,15 +39,7 @@ class StudyColumns:
 
 
 def study_columns(store: Store, study: str) -> StudyColumns:
-    """Return the input columns and classes of a study's newest data.
-
-    Args:
-        store: Any role.
-        study: The study.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the input columns and classes of a study's newest data."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         try:
@@ -65,15 +57,7 @@ def answers_of_study(tx: Connection, study_id: int) -> WantedAnswers:
 
 
 def require_one_answer(version: DataVersion, what: str) -> None:
-    """Require one class or number for each labelled row.
-
-    Args:
-        version: The study's newest data.
-        what: Description of the rows, for the message.
-
-    Raises:
-        InvalidInputError: The targets of the study are several numbers a row.
-    """
+    """Require one class or number for each labelled row."""
     target = stored_target(version.layout)
     if target is not None:
         message = (
@@ -84,13 +68,7 @@ def require_one_answer(version: DataVersion, what: str) -> None:
 
 
 def row_form(tx: Connection, artifacts: ArtifactStore, version: DataVersion) -> RowForm:
-    """Return the encoding of rows for the models of a data version.
-
-    Args:
-        tx: A transaction of any role.
-        artifacts: Where the open parts are; read only for versions that were made before layouts were kept.
-        version: The version.
-    """
+    """Return the encoding of rows for the models of a data version."""
     names, classes = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
     if version.layout is not None:
         layout = Layout.from_json(version.layout)

@@ -53,15 +53,6 @@ def reservation(
 ) -> float | None:
     """Return the device seconds to reserve for a trial, or None when the rest is too little to finish it.
 
-    Args:
-        left: Device seconds that are neither used nor reserved.
-        time_limit_seconds: The study's limit for one trial, wall seconds > 0.
-        predicted_seconds: Predicted cost of the trial, device seconds; None when nothing was ever measured.
-        devices: How many devices the trial holds, > 0.
-
-    Returns:
-        At most ``left``, rounded down to milliseconds, so that rounding never makes a sum exceed a budget.
-
     Example:
         >>> reservation(left=3600.0, time_limit_seconds=600.0, predicted_seconds=30.0)
         451.0
@@ -93,17 +84,6 @@ def renewal(
     """Return the reservation of a trial that is suggested again, lost attempts included; None when it is not worth it.
 
     Another attempt gets as much as the trial had from the beginning, as far as that is left.
-
-    Args:
-        limit: Seconds that are reserved for it now.
-        lost: Seconds of them that lost attempts took.
-        left: Seconds >= 0 that are neither used nor reserved, of any trial.
-        time_limit_seconds: The study's limit for one trial, wall seconds.
-        devices: How many devices the trial holds, > 0.
-        before: How many it was to hold when the limit was set; None for as many.
-
-    Returns:
-        Exactly ``limit`` where it differs by rounding alone; more only where more is left.
 
     Example:
         >>> renewal(limit=100.0, lost=40.0, left=1000.0, time_limit_seconds=600.0)
@@ -153,11 +133,7 @@ def trainable(candidates: Sequence[Parameters]) -> list[Any]:
 
 
 def check_candidate_count(count: int) -> None:
-    """Limit the candidates of a study, since every tenant waits for the scheduler's decision over them.
-
-    Raises:
-        ConfigError: There are more than ``MOST_CANDIDATES``.
-    """
+    """Limit the candidates of a study, since every tenant waits for the scheduler's decision over them."""
     require(count <= MOST_CANDIDATES, "candidates", f"{count} of them", f"at most {MOST_CANDIDATES} in one study")
 
 
@@ -167,9 +143,6 @@ def check_candidate_limits(candidates: Sequence[Parameters]) -> None:
     Every study's data are split separately, by a secret, before parts of them are sealed. So no two studies train on
     the same rows, and a model of one study has seen rows that another study's gate keeps sealed: used there, it would
     break that gate's promise.
-
-    Raises:
-        ConfigError: One of them is not allowed; names the candidate.
     """
     check_candidate_count(len(candidates))
     for candidate in candidates:
@@ -185,14 +158,7 @@ def check_candidate_limits(candidates: Sequence[Parameters]) -> None:
 
 
 def checked_study_limits(given: Parameters) -> Parameters:
-    """Return the given limits of a study as they are stored.
-
-    Args:
-        given: ``weight``, ``priority``, ``budget_seconds``, ``deadline`` (also as text), ``target_quality``.
-
-    Raises:
-        ConfigError: One of them is outside its range.
-    """
+    """Return the given limits of a study as they are stored."""
     checked = dict(given)
     _check(given, weight=WEIGHT, priority=PRIORITY, budget_seconds=SECONDS, target_quality=TARGET_QUALITY)
     if given.get("deadline") is not None:
@@ -201,14 +167,7 @@ def checked_study_limits(given: Parameters) -> Parameters:
 
 
 def checked_tenant_limits(given: Parameters) -> Parameters:
-    """Return the given limits of a tenant as they are stored.
-
-    Args:
-        given: ``weight``, ``max_parallel``, ``quota_seconds``.
-
-    Raises:
-        ConfigError: One of them is outside its range.
-    """
+    """Return the given limits of a tenant as they are stored."""
     _check(given, weight=WEIGHT, max_parallel=MAX_PARALLEL, quota_seconds=SECONDS)
     return dict(given)
 
@@ -227,9 +186,6 @@ def deadline_of(value: object) -> datetime:
     Example:
         >>> deadline_of("2026-08-01T18:00").isoformat()
         '2026-08-01T18:00:00+00:00'
-
-    Raises:
-        ConfigError: It is neither.
     """
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
@@ -290,22 +246,7 @@ class TenantReport:
 
 
 def set_study(store: Store, *, study: str, **changes: Any) -> StudyLimits:
-    """Change limits of a study; those that are not named stay.
-
-    Args:
-        store: Role ``easeml_worker``.
-        study: The study.
-        changes: Any of ``weight``, ``priority``, ``budget_seconds``, ``deadline`` (also as text), ``target_quality``;
-            None removes a budget, a deadline or a target.
-
-    Returns:
-        The limits as they are now.
-
-    Raises:
-        ConfigError: A value is outside its range, or a name is unknown.
-        NotFoundError: There is no such study.
-        BudgetExhaustedError: The study has used, and reserved for open trials, more than the new budget.
-    """
+    """Change limits of a study; those that are not named stay."""
     _check_names(changes, studies.SETTABLE)
     checked = checked_study_limits(changes)
     with store.begin() as tx:
@@ -322,23 +263,7 @@ def _study_limits(study: Study, weight: float) -> StudyLimits:
 
 
 def set_tenant(store: Store, *, tenant: str, **changes: Any) -> TenantReport:
-    """Change limits of a tenant; those that are not named stay.
-
-    Args:
-        store: Role ``easeml_worker``.
-        tenant: The tenant.
-        changes: Any of ``weight``, ``max_parallel`` (open trials at once, over all its studies), ``quota_seconds``
-            (device seconds, over all its studies); None removes one of the last two.
-
-    Returns:
-        The tenant as it is now.
-
-    Raises:
-        ConfigError: A value is outside its range, or a name is unknown.
-        NotFoundError: There is no such tenant.
-        BudgetExhaustedError: The tenant has used and reserved more than the new quota, or has more open trials than the
-            new ``max_parallel``.
-    """
+    """Change limits of a tenant; those that are not named stay."""
     _check_names(changes, studies.TENANT_SETTINGS)
     checked = checked_tenant_limits(changes)
     with store.begin() as tx:
@@ -368,19 +293,7 @@ class Acknowledged:
 
 
 def acknowledge_results(store: Store, *, tenant: str, why: str, trials: Sequence[int] = ()) -> Acknowledged:
-    """Acknowledge results of a tenant that did not hold: they stay unused, and flag the tenant no longer.
-
-    Args:
-        store: Role ``easeml_worker``.
-        tenant: The tenant.
-        why: The operator's reason, of 1 to 500 characters; the audit has it.
-        trials: Only these; empty for all that await it.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such tenant, or no such result of it awaits an acknowledgement.
-        WrongRoleError: The address is that of a tenant's login.
-    """
+    """Acknowledge results of a tenant that did not hold: they stay unused, and flag the tenant no longer."""
     why = why.strip()
     require(1 <= len(why) <= MOST_REASON, "why", why, f"a reason of 1 to {MOST_REASON} characters")
     with store.begin() as tx:

@@ -45,19 +45,6 @@ def make_login(store: Store, *, name: str, tenants: Sequence[str] = (), device: 
     """Make a login for tenants, or give it a new password and these tenants in place of the former ones.
 
     Sessions that are open stay open after a new password; ``end_login`` ends them.
-
-    Args:
-        store: Role ``easeml_owner``, or a superuser. A role without CREATEROLE maps the login, and returns the SQL
-            that an administrator of the server has to run.
-        name: With or without the prefix ``easeml_t_``, or ``easeml_d_`` for a worker.
-        tenants: Names of the tenants, at least one; none for a worker.
-        device: Make one for workers that train for all tenants, with the rights of ``easeml_device``.
-
-    Raises:
-        InvalidInputError: The name is none.
-        NotFoundError: There is no such tenant.
-        StateError: The server has no group ``easeml_tenant``, or no role ``easeml_device``; or the login is
-            another database's.
     """
     login, password = logins.login_of(name, device=device), new_password()
     with store.begin() as tx:
@@ -77,15 +64,6 @@ def end_login(store: Store, *, name: str, device: bool = False) -> Login:
 
     Where the role of the store may make no roles, the sessions of a tenant's login see no row from now on, and the rest
     is left to an administrator.
-
-    Args:
-        store: As of ``make_login``.
-        name: With or without the prefix.
-        device: A worker's login.
-
-    Raises:
-        NotFoundError: There is no such login.
-        StateError: It belongs to another database of the server.
     """
     login = logins.login_of(name, device=device)
     with store.begin() as tx:

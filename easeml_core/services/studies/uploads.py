@@ -36,31 +36,14 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str, today: date) -> UploadName:
-    """Store a copy of a file for a study of a tenant; the same file of the same day is stored once.
-
-    Args:
-        artifacts: Of the installation.
-        path: Where it is now.
-        tenant: Its tenant.
-        file: The user's name for it; shortened to what a source can contain.
-        today: By UTC.
-
-    Raises:
-        ConfigError: The tenant's name is not allowed.
-        ArtifactError: It cannot be stored.
-    """
+    """Store a copy of a file for a study of a tenant; the same file of the same day is stored once."""
     reference = artifacts.of_tenant(tenant).part(PART, today.isoformat()).put(path)
     return UploadName(today.isoformat(), reference.partition(":")[2], plain_file_name(file))
 
 
 @contextmanager
 def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> Iterator[Path]:
-    """Yield the file, or the unpacked folder, that a source names among a tenant's uploads; private, for the block.
-
-    Raises:
-        InvalidInputError: It does not exist or was removed; or it is no zip file where a folder is needed.
-        ArtifactError: The store cannot be asked.
-    """
+    """Yield the file, or the unpacked folder, that a source names among a tenant's uploads; private, for the block."""
     upload = upload_of(source.name)
     with ExitStack() as held:
         copy = held.enter_context(_copied(artifacts, upload, tenant))
@@ -73,17 +56,7 @@ def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> I
 
 
 def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> tuple[str, ...]:
-    """Remove old uploads, and those of sealed studies unless a study that waits for sealing needs them.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Of the installation.
-        today: By UTC.
-
-    Returns:
-        The places of those that this account may not remove: in a tenant's folder whose group it is not in, or in the
-        store of another account, where an earlier version has put them.
-    """
+    """Remove old uploads, and those of sealed studies unless a study that waits for sealing needs them."""
     oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
     with store.begin() as tx:  # where tenants' folders are closed, what lies above them cannot be listed
         tenants = {tenant.name for tenant in studies.list_tenants(tx)}.union(artifacts.tenants())

@@ -117,11 +117,7 @@ def meter_settings_of(found: HasPlan) -> MeterConfig:
 
 
 def require_joint_goes_on(tx: Connection, found: PlannedSet) -> None:
-    """Refuse an answer on a shared set that has ended, also while its last answer is still to be published.
-
-    Raises:
-        StateError: It has ended, for gate and meter alike.
-    """
+    """Refuse an answer on a shared set that has ended, also while its last answer is still to be published."""
     why = joint_end(tx, found)
     if why is not None:
         message = f"{SHARED_SET_HAS_ENDED}, for both; the referee must seal a new one"
@@ -139,13 +135,6 @@ def joint_end(tx: Connection, found: PlannedSet) -> str | None:
     log weight, which shows how clear the signals were, is only compared with a number.
 
     Called before an answer (``require_joint_goes_on``) and after it is in the ledger, for ``retired_why``.
-
-    Args:
-        tx: Transaction of the referee's role that has locked the set.
-        found: The set.
-
-    Returns:
-        ``signals``, ``steps``, ``tolerance`` or None; None for a set that only one system draws on.
     """
     joint = joint_config(found)
     if joint is None:
@@ -225,15 +214,7 @@ class ShownEntry:
 
 
 def study_ledger(store: Store, *, study: str) -> list[ShownEntry]:
-    """Return every answer of the study's sealed sets, oldest first.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return every answer of the study's sealed sets, oldest first."""
     with store.begin() as tx:
         found = ledger.study_ledger(tx, studies.get_study(tx, study).id)
     return [shown_entry(entry) for entry in found]

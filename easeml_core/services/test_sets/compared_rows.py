@@ -50,12 +50,7 @@ class NewRows:
 
 
 def new_rows(tx: Connection, cells: Cells) -> NewRows:
-    """Return the tokens of rows to compare.
-
-    Args:
-        tx: Transaction of the referee's role.
-        cells: Of ``data.rows.cells``; no label is among them.
-    """
+    """Return the tokens of rows to compare."""
     key = registry.registry_key(tx)
     names = name_tokens(cells, key)
     compared = np.sort(np.argsort(names, kind="stable")[:_MOST_COMPARED])
@@ -76,10 +71,6 @@ def new_rows_of_table(tx: Connection, table: RawTable) -> NewRows:
     ``_LEAST_OF_MAPPED``, first by the key of their names as in any table. Rows are equal if all of their numbers are,
     in their order, compared or not. So a copy of the rows is known whatever its columns are called, and one whose
     columns have other names and another order may not be (docs/security.md).
-
-    Args:
-        tx: Transaction of the referee's role.
-        table: The table.
     """
     if not mapped.is_mapped(table.inputs):
         return new_rows(tx, cells_of_table(table))

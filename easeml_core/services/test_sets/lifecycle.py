@@ -126,15 +126,7 @@ class RetiredSet(ShownSet):
 
 
 def list_test_sets(store: Store, *, study: str | None = None) -> list[ShownSet]:
-    """Return the sets of a study, or of all, newest first: public facts only.
-
-    Args:
-        store: Any role.
-        study: The study, or None for all.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the sets of a study, or of all, newest first: public facts only."""
     with store.begin() as tx:
         study_id = None if study is None else studies.get_study(tx, study).id
         return [shown(found) for found in test_sets.list_sets(tx, study_id)]
@@ -170,22 +162,7 @@ def steps_by_system(found: SealedSet) -> dict[str, SystemSteps]:
 def plan_test_set(
     store: Store, *, study: str, name: str, purpose: str = "gate", settings: Mapping[str, object]
 ) -> ShownSet:
-    """Announce publicly which set the study needs next; sealing examples under its name fulfils the plan.
-
-    Args:
-        store: Role ``easeml_referee``.
-        study: The study.
-        name: Name of the set, new in the study; the same plan may be repeated.
-        purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
-        settings: Differences from the study's settings (``planning.set_settings``).
-
-    Returns:
-        As ``shown``; ``rows`` is how many examples are needed at least.
-
-    Raises:
-        StateError: The study has no data yet, or another set has the name.
-        InvalidInputError: A setting is not allowed.
-    """
+    """Announce publicly which set the study needs next; sealing examples under its name fulfils the plan."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         version = studies.latest_data_version(tx, found.id)
@@ -215,11 +192,6 @@ def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | N
 
     A set that gate and meter shared may be followed by one for each. Requests that waited for labels of ended sets are
     open to the referee again, which runs the study's earlier models on the new set when idle (``reevaluation_steps``).
-
-    Args:
-        tx: Transaction of the referee's role that holds the study (``releases.hold_study``).
-        study_id: The study.
-        purpose: That of the retired set.
     """
     for found in test_sets.list_sets(tx, study_id):
         if test_sets.serves(found.purpose) & test_sets.serves(purpose) and found.state in ENDED:
@@ -240,12 +212,6 @@ def reevaluation_steps(
     The model in production comes first, then the baseline, then those that were judged, newest first. A submission
     without a gate or meter request is not run: submissions are free and could keep the referee busy. Each result is
     stored separately, so that a killed referee loses one at most. Yields as ``sealed_run_steps``.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where the models are.
-        test_set_id: The set, or None for every live one whose study has no request that a referee works on.
-        limit: How many to run at most.
     """
     skipped: set[tuple[int, int]] = set()
     run = 0
@@ -279,11 +245,7 @@ def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int
 
 
 def find_set(tx: Connection, test_set: str | int, study: str | None) -> SealedSet:
-    """Return the set of this name or number, in this study or in any.
-
-    Raises:
-        NotFoundError: There is no such study or set, or several studies have a set of this name.
-    """
+    """Return the set of this name or number, in this study or in any."""
     return test_sets.find_set(tx, test_set, None if study is None else studies.get_study(tx, study).id)
 
 
@@ -292,12 +254,7 @@ HAS_NO_LIVE_SET = "has no live {} set"
 
 
 def when_live(tx: Connection, found: SealedSet) -> str | None:
-    """Say when a waiting set becomes live, with the commands; None for one that does not wait.
-
-    Args:
-        tx: Transaction of the referee's role.
-        found: The set.
-    """
+    """Say when a waiting set becomes live, with the commands; None for one that does not wait."""
     if found.state != SealedSetState.SEALED:
         return None
     before = test_sets.waiting_before(tx, found)
@@ -319,11 +276,6 @@ def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> Stat
 
     Only a set for gate and meter together can wait then. The message is public: it holds nothing of the schema
     ``sealed``, such as which of two sets was sealed first.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study: The study.
-        purpose: ``gate`` or ``meter``.
     """
     message = f"study {study.name!r} {HAS_NO_LIVE_SET.format(purpose)}"
     for found in reversed(test_sets.list_sets(tx, study.id)):
@@ -354,14 +306,7 @@ _FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT,
 
 
 def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
-    """Retire a live set, let the next sealed one go live, and raise the alert for a new one.
-
-    Args:
-        tx: Transaction of the referee's role, which holds the study's sets.
-        study: Whose set it is.
-        test_set_id: The set; nothing happens if it is not live.
-        why: A key of ``WHY``.
-    """
+    """Retire a live set, let the next sealed one go live, and raise the alert for a new one."""
     if not releases.retire_test_set(tx, test_set_id, why):
         return
     ended = test_sets.get_set(tx, test_set_id)
@@ -421,20 +366,7 @@ ENDED_BY_ANSWER = frozenset({"steps", "changes", "tolerance", "signals", "regula
 
 
 def retire_test_set(store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND) -> RetiredSet:
-    """Retire a set by hand; the oldest one that waits becomes live. Repeatable.
-
-    Args:
-        store: Role ``easeml_referee``.
-        test_set: Name or number.
-        study: Its study, where several have a set of this name.
-        why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``overlap`` or ``by hand``.
-
-    Returns:
-        The set, and the one that is live now.
-
-    Raises:
-        NotFoundError: There is no such set.
-    """
+    """Retire a set by hand; the oldest one that waits becomes live. Repeatable."""
     with store.begin() as tx:
         found = find_set(tx, test_set, study)
         releases.hold_study(tx, found.study_id)
@@ -450,13 +382,7 @@ def retire_test_set(store: Store, *, test_set: str | int, study: str | None = No
 
 
 def retire_overlapping(store: Store, artifacts: ArtifactStore, *, retire: bool) -> list[Overlap]:
-    """List the sets in use whose rows are open in another study, and retire them where that is asked for.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where the open parts of the studies are.
-        retire: Whether to retire each listed set.
-    """
+    """List the sets in use whose rows are open in another study, and retire them where that is asked for."""
     with store.begin() as tx:
         found = overlapping_sets(tx, artifacts)
     if retire:

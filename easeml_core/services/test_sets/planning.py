@@ -53,13 +53,7 @@ _ROUNDING = 1e-9
 
 
 def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0) -> GatePlan:
-    """Return the plan of a sealed gate set with these settings.
-
-    Args:
-        config: The settings.
-        changes: How many answers were changes so far (``stats/adaptivity.py``).
-        log_weight: Nats by which other answers on the same set have lowered the level.
-    """
+    """Return the plan of a sealed gate set with these settings."""
     return plan_gate(
         parse_condition(config.condition),
         reliability=config.reliability,
@@ -81,12 +75,7 @@ def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
 
 
 def labels_of_submissions(config: GateConfig, examples: int) -> str | None:
-    """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that.
-
-    Args:
-        config: The plan of a gate set.
-        examples: That it has, or needs at least, >= 1.
-    """
+    """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that."""
     return labels_in_words(
         parse_condition(config.condition),
         examples,
@@ -113,14 +102,6 @@ def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> fl
     It follows from the plan and the size alone, so that its duration reveals no answer; the need at the weight of the
     answers would. The need rises with the weight but for small steps back (``stats/binomial_sizes.py``): the examples
     suffice at the limit, and do not a thousandth of a nat above; a planned weight at which they do is never beyond it.
-
-    Args:
-        config: The plan of the set.
-        condition: The gate's, or that of a slice.
-        examples: Of the set, or of the slice, >= 0.
-
-    Returns:
-        Nats; minus infinity where nothing suffices, infinity where any answers of the plan leave enough.
 
     Example:
         >>> from easeml_core.config import JointConfig
@@ -162,12 +143,7 @@ def _steps_enough(needed: Callable[[float], int], examples: int, low: float, mos
 
 
 def plan_for_meter(config: MeterConfig) -> MeterPlan:
-    """Return the plan of a sealed meter set with these settings, at the error rate that needs most.
-
-    Raises:
-        ConfigError: The method's count would be wrong for the ranges.
-        InvalidInputError: A rule of the overfitting budget cannot be read.
-    """
+    """Return the plan of a sealed meter set with these settings, at the error rate that needs most."""
     parse_budget(config)
     return plan_config(config)
 
@@ -234,10 +210,6 @@ def plan_joint(config: JointConfig) -> JointSizes:
         >>> found = plan_joint(JointConfig())
         >>> found.labels == max(found.gate_labels, found.meter_labels)
         True
-
-    Raises:
-        InvalidInputError: The proof for shared sets does not cover the settings (``meter/shared_ledger.py``), or a rule
-            of the overfitting budget cannot be read.
     """
     plan, ambiguous = joint_plan(config), config.meter.ambiguous
     gate_weight = planned_gate_log_weight(plan, ambiguous)
@@ -268,19 +240,7 @@ def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
 
 
 def set_settings(study: Study, purpose: str, settings: Mapping[str, object]) -> tuple[SealedSetPurpose, SetConfig]:
-    """Return the purpose, and the study's settings for it with the changes; conditions in their canonical form.
-
-    Args:
-        study: Whose set it will be.
-        purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
-        settings: Differences from the study's settings; names of GateConfig, MeterConfig or JointConfig. The ``gate``
-            and the ``meter`` of the latter are differences, too.
-
-    Raises:
-        ConfigError: A setting is unknown or out of range.
-        ConditionSyntaxError: A condition cannot be read.
-        InvalidInputError: Gate and meter cannot share a set with these settings.
-    """
+    """Return the purpose, and the study's settings for it with the changes; conditions in their canonical form."""
     kind: SealedSetPurpose = choice(SealedSetPurpose, "purpose", purpose)
     plan, changes = study_plan(study.config, kind).to_json(), dict(settings)
     if kind == SealedSetPurpose.JOINT:
@@ -306,9 +266,6 @@ def study_plan(settings: JsonObject, purpose: SealedSetPurpose) -> SetConfig:
 
     The delta of a study's meter is split where the study has two (``direct``), and gate and meter together have that of
     their shared set. Without a second meter in the settings, a ``direct`` set is planned like the meter's.
-
-    Raises:
-        InvalidInputError: The settings plan answers about other conditions, which only the referee may do.
     """
     gate, meter = GateConfig.from_json(settings["gate"]), MeterConfig.from_json(settings["meter"])
     if gate.other_conditions:
@@ -338,11 +295,7 @@ def set_purposes(settings: JsonObject) -> tuple[SealedSetPurpose, ...]:
 
 
 def canonical(config: SetConfig) -> SetConfig:
-    """Return the settings with their conditions in canonical form.
-
-    Raises:
-        InvalidInputError: Gate and meter cannot share a set with these settings.
-    """
+    """Return the settings with their conditions in canonical form."""
     if isinstance(config, MeterConfig):
         return config
     if isinstance(config, GateConfig):
@@ -420,18 +373,6 @@ def meter_plans(
     error_rate: float = ERROR_RATE,
 ) -> MeterPlans:
     """Return plans by every method; cached, since a page requests the same ones repeatedly.
-
-    Args:
-        ranges: Inner boundaries, at most ``MOST_RANGES``.
-        tolerance: epsilon, at least ``LEAST_TOLERANCE``.
-        reliability: 1 - delta.
-        steps: Submissions, 1 to ``MOST_STEPS``.
-        teams: That share nothing, 1 to ``MOST_TEAMS``.
-        ambiguous: Ambiguous answers planned for, 0 to 100.
-        error_rate: That exact tails are planned with.
-
-    Raises:
-        ConfigError: A value is outside its range.
 
     Example:
         >>> plans = meter_plans(ranges=(0.05, 0.13, 0.25), tolerance=0.02, reliability=0.99, steps=32)

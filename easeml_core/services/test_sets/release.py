@@ -56,17 +56,7 @@ class FetchedSet:
 def release_test_set(
     store: Store, artifacts: ArtifactStore, *, test_set: str | int, study: str | None = None
 ) -> ShownSet:
-    """Publish the examples of a retired set, as data to validate on. Repeatable.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Where the file goes.
-        test_set: Name or number.
-        study: Its study, where several have a set of this name.
-
-    Raises:
-        StateError: It is not retired, holds no examples, or shares some with a set of the tenant that is in use.
-    """
+    """Publish the examples of a retired set, as data to validate on. Repeatable."""
     with store.begin() as tx:
         found = find_set(tx, test_set, study)
         labels.hold_set(tx, found.id)
@@ -89,11 +79,7 @@ def _not_retired(found: SealedSet) -> str:
 
 
 def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
-    """Refuse to release a set with an example in another one that is live or waits: its label would be public.
-
-    Raises:
-        StateError: Some do; says where.
-    """
+    """Refuse to release a set with an example in another one that is live or waits: its label would be public."""
     shared = sealed.in_use_elsewhere(tx, found.id) or row_registry.unreleased_holder(tx, found.id)
     if shared is None:
         return
@@ -136,20 +122,7 @@ def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
 def fetch_test_set(
     store: Store, artifacts: ArtifactStore, *, test_set: str | int, to: Path, study: str | None = None
 ) -> FetchedSet:
-    """Write a released set into a file: ``.npz`` with arrays, or ``.csv`` with keys, inputs and class names.
-
-    Args:
-        store: Any role.
-        artifacts: Where the released file is.
-        test_set: Name or number.
-        to: The file; its ending gives the format. Replaced whole or not at all.
-        study: The set's study, where several have a set of this name.
-
-    Raises:
-        InvalidInputError: The file has another ending, or a label is too much for a CSV file.
-        StateError: The set is not released.
-        ArtifactError: The released file is missing or was changed.
-    """
+    """Write a released set into a file: ``.npz`` with arrays, or ``.csv`` with keys, inputs and class names."""
     if to.suffix not in (".npz", ".csv"):
         message = f"{to} must end in .npz or .csv"
         raise InvalidInputError(message)
@@ -175,11 +148,7 @@ def fetch_test_set(
 
 
 def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a released file: ``inputs``, ``labels`` (-1: unknown), ``keys`` and names.
-
-    Raises:
-        ArtifactError: It is damaged.
-    """
+    """Return the arrays of a released file: ``inputs``, ``labels`` (-1: unknown), ``keys`` and names."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("inputs", "labels", "keys", "class_names", "feature_names")}
@@ -250,19 +219,6 @@ def delete_test_set(
     """Delete a planned, waiting or retired set that has answered nothing, in one transaction; its name is free again.
 
     A set that was deleted is found by its number alone, and stays as it is.
-
-    Args:
-        notary: Of the referee's role; the host's keys sign what the set's chain states.
-        test_set: Name or number.
-        study: Its study, where several have a set of this name.
-        who: The user who takes responsibility; its chain keeps it.
-        why: The reason, 1 to 500 characters; audit and chain keep it.
-        dry_run: Check it, and change nothing.
-
-    Raises:
-        ConfigError: The reason is empty or too long.
-        NotFoundError: There is no such set.
-        StateError: It has served, it is live or released, or the evidence of its chain is broken.
     """
     reason = why.strip()
     require(1 <= len(reason) <= MOST_REASON, "why", reason, f"a reason of 1 to {MOST_REASON} characters")

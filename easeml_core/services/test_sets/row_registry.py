@@ -130,14 +130,7 @@ def is_public(source: str) -> bool:
 
 
 def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows) -> Found:
-    """Compare rows with the registry, which is locked until the transaction ends.
-
-    Args:
-        tx: Transaction of the referee's role.
-        artifacts: Holds the open parts of studies that are older than the registry.
-        study: The caller's study; it counts as one of its tenant's.
-        new: The rows.
-    """
+    """Compare rows with the registry, which is locked until the transaction ends."""
     registry.hold_registry(tx)
     register_earlier(tx, artifacts)
     sources = registry.list_sources(tx)
@@ -251,14 +244,6 @@ def _refusing(study: Study, comparison: _Comparison, certain: NDArray[np.int64])
     A study does if more than ``COINCIDENCE`` of the new rows are its own beyond chance, or if the new rows hold more
     than that share of one of its sets, of its open rows, or of all its rows (``Matches.copied``): added rows lower the
     first share and not the second.
-
-    Args:
-        study: The caller's study.
-        comparison: The result for each source.
-        certain: int64, shape ``(rows,)``: the certain study of each row, 0 for none.
-
-    Returns:
-        Names of the tenant's studies, the largest share first, and whether studies of other tenants refuse.
     """
     looked = comparison.made()
     tenant_of = {one.study_id: one.tenant for one in comparison.sources}
@@ -299,11 +284,7 @@ def _states(tx: Connection, ids: Sequence[bytes]) -> list[tuple[bytes, tuple[int
 
 
 def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
-    """Refuse a table whose rows belong to other studies; names the tenant's own, and no counts.
-
-    Raises:
-        InvalidInputError: They do; the message gives the reason and the ways out.
-    """
+    """Refuse a table whose rows belong to other studies; names the tenant's own, and no counts."""
     if found.others:
         message = f"source {study.source!r}: {OTHERS_WORDS}; {_WHY}; {_OTHERS_WAYS}"
         raise InvalidInputError(message)
@@ -320,11 +301,7 @@ def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
 
 
 def require_few_refusals(tx: Connection, study: Study) -> None:
-    """Compare no further table of a tenant with many refusals: each refusal reveals whether rows are known.
-
-    Raises:
-        InvalidInputError: ``MOST_REFUSED`` tables were refused for known rows in the last 30 days.
-    """
+    """Compare no further table of a tenant with many refusals: each refusal reveals whether rows are known."""
     refused = sum(registry.count_refusals(tx, study.id, words) for words in (OWN_WORDS, OTHERS_WORDS))
     if refused >= MOST_REFUSED:
         message = (
@@ -349,15 +326,6 @@ def register(
     It gets no second record, which could have the other study's label among its inputs (proof: docs/security.md). All
     other rows get a record, also where they are like an open row, or like a sealed row of the same study, whose label
     is no input in either.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study_id: Their study.
-        new: The rows.
-        places: The places of rows that a set seals; None for open rows.
-        found: Of ``look_up``; None where nothing was looked up.
-        label: Tokens of the study's labels, shape (rows,), and the token of their column's name; None where they are
-            no single cells.
     """
     source = registry.add_source(tx, study_id, new.rows.names[new.kept])
     is_sealed = None if found is None else found.is_sealed & (found.study_id != study_id)
@@ -380,17 +348,7 @@ def register(
 def label_tokens(
     tx: Connection, study: Study, class_names: Sequence[str], labels: NDArray[Any]
 ) -> tuple[NDArray[np.uint64], int]:
-    """Return the labels as the cells that they would be in a table.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study: Their study.
-        class_names: Of the study; empty for numbers.
-        labels: Shape ``(rows,)``: classes, -1 for unknown, or numbers.
-
-    Returns:
-        Tokens, shape ``(rows,)``, 0 for unknown, and the token of the column's name.
-    """
+    """Return the labels as the cells that they would be in a table."""
     words = np.array([*class_names, None], dtype=object)
     column = words[labels] if class_names else labels.astype(np.float64)
     cells = Cells((study.target.partition(">")[0] or "\0label",), (column,))

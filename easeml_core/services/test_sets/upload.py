@@ -119,11 +119,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Content) -> None:
-    """Require as many examples as the plan needs, of the set and of each slice.
-
-    Raises:
-        SealedSetTooSmallError: There are fewer; gives the planner's figure.
-    """
+    """Require as many examples as the plan needs, of the set and of each slice."""
     asked, gate = [], gate_of(config)
     for code, (name, condition) in enumerate(() if gate is None else gate.slices):
         assert content.slices is not None
@@ -139,11 +135,7 @@ def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Conten
 
 
 def require_same_ranges(direct: MeterConfig, meter: MeterConfig) -> None:
-    """Require that the two signals of one submission can be compared.
-
-    Raises:
-        InvalidInputError: Ranges or tolerance of a direct set are not those of the study's meter.
-    """
+    """Require that the two signals of one submission can be compared."""
     there, here = (meter.ranges, meter.tolerance), (direct.ranges, direct.tolerance)
     if there != here:
         message = (
@@ -157,12 +149,7 @@ def require_same_ranges(direct: MeterConfig, meter: MeterConfig) -> None:
 def require_new(
     tx: Connection, artifacts: ArtifactStore, file: ExampleFile, study: Study, parts: OpenParts, content: Content
 ) -> None:
-    """Refuse examples that developers can or could see, or that another set has: answers would be counted twice.
-
-    Raises:
-        InvalidInputError: There are such; names the first.
-        AlreadyExistsError: More than one in twenty is sealed for other tenants.
-    """
+    """Refuse examples that developers can or could see, or that another set has: answers would be counted twice."""
     opened = set(example_hashes(parts.train_inputs, content.columns)) | validated_hashes(tx, artifacts, study.id)
     opened |= fed_hashes(tx, artifacts, study.id, parts)
     seen = {h: "the open parts of the study's data" for h in opened.intersection(content.hashes)}
@@ -187,11 +174,7 @@ def require_new(
 
 
 def require_unknown(file: ExampleFile, content: Content, known: Found) -> None:
-    """Refuse examples that are rows of the installation, sealed or open, beyond what chance explains.
-
-    Raises:
-        InvalidInputError: One has the same cells, or more look like rows than chance explains; names the first.
-    """
+    """Refuse examples that are rows of the installation, sealed or open, beyond what chance explains."""
     exact = np.flatnonzero(known.is_exact)
     if not len(exact) and not known.own and not known.others:
         return
@@ -231,27 +214,7 @@ def seal_test_set(
     settings: Mapping[str, object] | None = None,
     slices_column: str | None = None,
 ) -> SealedUpload:
-    """Seal new examples; the set is live at once, or waits as ``sealed`` while another one is live.
-
-    Args:
-        store: Role ``easeml_referee``.
-        artifacts: Holds the study's open parts, whose examples are refused.
-        study: The study.
-        inputs: As of ``read_named_rows``: a table, a folder or zip file of images or of arrays, or ``.npy``.
-        labels: A table ``example,label`` of the same examples; None: those that the inputs tell, and where they tell
-            none, labels are requested when a verdict needs them.
-        name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
-        purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
-            the planned set of this name, else ``gate``.
-        settings: Differences from the study's settings (``planning.set_settings``); none for a planned set.
-        slices_column: Column of ``inputs`` with the slice; it need not be one of the study's. Conditions are those of
-            the setting ``slices``, or the set's own on every slice when there are none.
-
-    Raises:
-        InvalidInputError: A file or a setting is invalid, or examples are open or sealed already.
-        AlreadyExistsError: The name or exactly these examples are taken, or sealed with other settings.
-        SealedSetTooSmallError: The plan needs more examples; gives the planner's figure.
-    """
+    """Seal new examples; the set is live at once, or waits as ``sealed`` while another one is live."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         artifacts = artifacts.of_tenant(found.tenant)
@@ -510,11 +473,7 @@ MOST_WAITING = 10_000
 
 
 def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[ValidationPart]) -> list[set[bytes]]:
-    """Return the hashes of the rows of each of these validation parts.
-
-    Raises:
-        ArtifactError: The file of a data version is missing or was changed.
-    """
+    """Return the hashes of the rows of each of these validation parts."""
     found = []
     for part in parts:
         with artifacts.copy(part.artifact) as path:
@@ -524,11 +483,7 @@ def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[Valida
 
 
 def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) -> set[bytes]:
-    """Return the hashes of all rows that are or were in a validation part of the study.
-
-    Raises:
-        ArtifactError: The file of a data version is missing or was changed.
-    """
+    """Return the hashes of all rows that are or were in a validation part of the study."""
     return set[bytes]().union(*part_hashes(tx, artifacts, validation_sets.validation_parts(tx, study_id)))
 
 
@@ -536,12 +491,6 @@ def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: O
     """Return the hashes of the rows of waiting feeds, and of those that the training part leaves out.
 
     An invalid file is skipped: its own refresh will refuse it. One that cannot be read now is not.
-
-    Args:
-        tx: A transaction of any role.
-        artifacts: Holds them.
-        study_id: The study.
-        parts: Its newest open parts, whose form they have.
     """
     columns = studies.feature_names(tx, studies.latest_data_version(tx, study_id).id)
     waiting = [feed.artifact for feed in datasets.waiting_feeds(tx, study_id, limit=MOST_WAITING)]

@@ -77,32 +77,7 @@ def run_routed_trial(
     should_stop: Callable[[], bool] = never,
     time_limit: TimeLimit | None = None,
 ) -> TrialReport:
-    """Run a trial with its candidate's implementation: one of some training functions, or a trainer of this package.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where models and data lie.
-        trial_id: The trial.
-        request_key: A retry with the same key takes over its own lease.
-        executors: The functions, and whether the trainers are available too.
-        log: Receives one line per piece of news.
-        slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
-        most_devices: How many devices the caller holds; None for as many as the trial asks for.
-        should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
-            back, which counts as no attempt. A function ends when it calls ``report``.
-        time_limit: Of the caller, which is ended by its exception; None for none.
-
-    Returns:
-        As ``run_trial``. A trial without an implementation here is given back, and one that is stopped is handed back:
-        SUGGESTED.
-
-    Raises:
-        ConfigError: The slot is none, or the trial asks for more devices.
-        StateError: This machine has no GPU for the slot, or fewer than the trial asks for.
-        DevicesHeldError: Others hold the GPUs; the trial stays as it is.
-        NotFoundError: There is no such trial.
-        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
-    """
+    """Run a trial with its candidate's implementation: one of some training functions, or a trainer of this package."""
     trial = require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
     how: dict[str, Any] = {"log": log, "should_stop": should_stop}
     with claimed_of(trial, slot=slot, **how) as claim:
@@ -156,28 +131,6 @@ def run_function_trial(
 
     Runs in this process, so its limits are the task's (``execution_timeout``), not the study's. Where a compute budget
     holds, ``report`` ends the function once its reservation is over, and no result counts that comes later.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where models and data lie.
-        trial_id: The trial.
-        request_key: A retry with the same key takes over its own lease.
-        function: Receives the open parts, the candidate's parameters, and ``report(step, quality)``; returns what
-            ``function_models.predictor_of`` accepts, such as a fitted scikit-learn classifier whose classes are the
-            labels.
-        log: Receives one line per piece of news.
-        dag_version: Version of the DAG bundle that holds the function; None where it has none.
-        should_stop: As in ``run_routed_trial``.
-        time_limit: Likewise.
-
-    Returns:
-        As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of any other candidate is
-        given back.
-
-    Raises:
-        InvalidInputError: The function has no name.
-        NotFoundError: There is no such trial.
-        TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     executors = executors_of([function], trainers=False, dag_version=dag_version)
     return run_routed_trial(
@@ -300,13 +253,6 @@ def hand_back(store: Store, *, trial_id: int, request_key: str, token: str | Non
 
     The attempt keeps its number, so that the next one can fence it off. A role that claims with a token shows it, and
     can lock no trial of another lease.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-        request_key: The key that it was claimed with.
-        token: Of the lease, where the role reports with one.
-        counts: Whether the attempt counts as a lost one.
     """
     with store.begin() as tx:
         leases.show(tx, token)
@@ -331,12 +277,6 @@ def handing_back(
 
     The database comes first: the ended attempt can then record nothing, not even a failure. The exception of the time
     limit is passed on, unless the trial has ended: its result is the caller's then, as after any other end.
-
-    Args:
-        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was handed back.
-        request_key: The key that the lease was claimed with.
-        should_stop: Asked five times a second from the thread.
-        time_limit: Of the caller; None for none.
     """
     done = threading.Event()
 

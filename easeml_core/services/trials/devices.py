@@ -42,26 +42,13 @@ MOST_OFFERED = 256
 
 
 def list_devices(store: Store, *, kind: str | None = None) -> list[RegisteredDevice]:
-    """Return the live devices that the role may see.
-
-    Args:
-        store: Any role but ``easeml_referee``.
-        kind: Those of this kind; None for all.
-    """
+    """Return the live devices that the role may see."""
     with store.begin() as tx:
         return live_devices(tx, kind=kind)
 
 
 def free_devices(store: Store, *, device: str | None = None) -> int:
-    """Return how many more trials the live devices could take now, >= 0.
-
-    Args:
-        store: Any role but ``easeml_referee``.
-        device: What each trial asks for, as ``device_requests`` has it; None for one whole device of whatever kind.
-
-    Raises:
-        ConfigError: It is no such request.
-    """
+    """Return how many more trials the live devices could take now, >= 0."""
     request = request_of(device)
     with store.begin() as tx:
         found = usable(tx, live_devices(tx, kind=None if request is None else request.kind))
@@ -69,16 +56,7 @@ def free_devices(store: Store, *, device: str | None = None) -> int:
 
 
 def offered_devices(store: Store, *, limit: int = MOST_OFFERED) -> list[str]:
-    """Return what streams would offer, one for each slot of the live devices; GPUs come first.
-
-    Args:
-        store: Any role but ``easeml_referee``.
-        limit: How many at most, >= 1.
-
-    Returns:
-        Kinds of devices, and ``KIND/N`` for each part of a GPU that N trials share. Slots that are held count as well:
-        their streams and trials end, and the pool decides who is next.
-    """
+    """Return what streams would offer, one for each slot of the live devices; GPUs come first."""
     with store.begin() as tx:
         found = usable(tx, live_devices(tx))
     ordered = sorted(found, key=lambda device: device.name == "cpu")
@@ -104,22 +82,7 @@ def _free_on_host(devices: Sequence[RegisteredDevice], request: DeviceRequest) -
 
 
 def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices: int | None = None) -> Trial:
-    """Refuse a trial before its claim where this worker cannot have its devices: it stays available for another one.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-        slot: The device on this machine; None for any.
-        most_devices: How many devices the caller holds; None for as many as the trial asks for.
-
-    Returns:
-        The trial.
-
-    Raises:
-        ConfigError: The slot is none, or the trial asks for more devices.
-        StateError: The slot is a GPU, and there is none on this machine.
-        NotFoundError: There is no such trial.
-    """
+    """Refuse a trial before its claim where this worker cannot have its devices: it stays available for another one."""
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
     if most_devices is not None:
@@ -157,22 +120,7 @@ def claimed_devices(
     log: Log = silent,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Claim | None]:
-    """Hold the GPUs of this host that a request is for, within the block; no other training on this host has them.
-
-    Args:
-        device: What is asked for, as ``device_requests`` has it; None for one device.
-        slot: The device on this machine: that GPU and no other. None for any of the GPUs, unless the kind is ``cpu``.
-        holder: What holds them, for the messages of others.
-        log: Receives a line where it must wait.
-        should_stop: Ends the wait.
-
-    Yields:
-        The claim, of no device where there is no GPU or the kind is ``cpu``; None where ``should_stop`` ended the wait.
-
-    Raises:
-        StateError: Fewer GPUs are visible here than it asks for, or the folder of the claims cannot be used.
-        DevicesHeldError: Others hold too many of them for too long.
-    """
+    """Hold the GPUs of this host that a request is for, within the block; no other training on this host has them."""
     request = request_of(device) or DeviceRequest("")
     found = _detected(request, slot)
     if not found[0].is_gpu:
@@ -201,16 +149,7 @@ def announced(
     claim: Claim = NO_CLAIM,
     log: Log = silent,
 ) -> Iterator[None]:
-    """Announce the devices that this process may use within the block, and that it holds those of its request.
-
-    Args:
-        store: Any role that trains.
-        device: What it holds, as ``device_requests`` has it; None for one device, ``gpu`` or ``cpu`` by what it is.
-        holder: Request key of the process, not empty.
-        slot: The device on this machine; None for a GPU if there is one, unless the kind is ``cpu``.
-        claim: The GPUs that it holds; of no device for the first ones that are found.
-        log: Receives a line where the device cannot be announced.
-    """
+    """Announce the devices that this process may use within the block, and that it holds those of its request."""
     request = request_of(device) or DeviceRequest("")
     devices = _held(_detected(request, slot), request, claim)
     beats = _Beats(store, devices, holder, log)
@@ -228,21 +167,7 @@ def announced(
 def announce_host(
     store: Store, *, device: str | None = None, slot: str | None = None, should_stop: Callable[[float], bool], log: Log
 ) -> list[Device]:
-    """Announce the devices of this host until it must stop, and hold no slot of them.
-
-    Args:
-        store: Any role that trains.
-        device: Kind of the devices, or ``KIND/N`` where N trials share each; None for ``gpu`` or ``cpu``.
-        slot: Which of this machine, as of ``announced``.
-        should_stop: Waits up to so many seconds; True ends the announcements.
-        log: Receives a line for each device, and where one cannot be announced.
-
-    Returns:
-        The devices that were announced.
-
-    Raises:
-        StoreError: They cannot be announced at the start; later failures are logged.
-    """
+    """Announce the devices of this host until it must stop, and hold no slot of them."""
     request = request_of(device) or DeviceRequest("")
     devices = [_device(each, request) for each in _detected(request, slot)]
     beats = _Beats(store, devices, "", log)

@@ -293,11 +293,7 @@ def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease
 
 
 def _files_of(stack: contextlib.ExitStack, trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
-    """Return the files of the candidate, whose references are in its parameters, until the stack is left.
-
-    Raises:
-        ArtifactError: One of them is missing, or was changed.
-    """
+    """Return the files of the candidate, whose references are in its parameters, until the stack is left."""
     trainer = TRAINERS.get(trial.kind)
     found = {name: str(trial.parameters.get(name)) for name in (trainer.files if trainer else ())}
     return {name: stack.enter_context(artifacts.staged(reference)).path for name, reference in found.items()}
@@ -471,9 +467,6 @@ def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
     """End an attempt that took more than was reserved for it.
 
     The excess is charged to no budget: it is the time of a worker that had lost its lease, for instance while frozen.
-
-    Raises:
-        TrialStateError: The trial is not this attempt's any more.
     """
     why = f"took {seconds:,.1f} s, and {lease.reserved_seconds:,.1f} s were reserved for it; its result is not counted"
     late = seconds > lease.reserved_seconds - _ROUNDING
@@ -509,12 +502,7 @@ def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
 
 
 def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
-    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is.
-
-    Raises:
-        NotFoundError: There is no such trial.
-        StoreUnavailableError: A tenant's login has asked for it, and the scheduler has not made the change in time.
-    """
+    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
         trials.request_cancel(tx, trial_id)

@@ -156,10 +156,6 @@ def is_last_step(news: JsonObject) -> bool:
 def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
     """Return the point of a learning curve in this progress, or None.
 
-    Args:
-        news: With ``step``, from 1, and ``quality`` in [0, 1] or ``loss``.
-        seconds: Since the beginning of the work.
-
     Example:
         >>> point_of({"step": 2, "of": 8, "quality": 0.91, "loss": float("nan")}, seconds=3.0)
         CurvePoint(step=2, of=8, quality=0.91, loss=None, seconds=3.0)
@@ -311,11 +307,7 @@ class Lease:
             self.log(f"trial {self.trial.id}: {line_of(news)}")
 
     def staging(self, news: Progress) -> None:
-        """Log the progress of fetching the data, and stop when the trial was cancelled or lost.
-
-        Raises:
-            TrainingCancelled: The trial was cancelled, or is another attempt's by now.
-        """
+        """Log the progress of fetching the data, and stop when the trial was cancelled or lost."""
         self.log(f"trial {self.trial.id}: {news}")
         if self.should_stop():
             message = "cancelled while its data was staged"
@@ -329,14 +321,7 @@ class Lease:
                 self.log(f"trial {self.trial.id}: beginning anew: {why}")
 
     def keep(self, artifacts: ArtifactStore, path: Path, seconds: float, progress: float) -> None:
-        """Upload a checkpoint beside the training, and record it with a heartbeat; training goes on if that fails.
-
-        Args:
-            artifacts: Where models and data lie.
-            path: Its file.
-            seconds: Wall seconds of this attempt that are in it, >= 0.
-            progress: Of the whole training, in [0, 1].
-        """
+        """Upload a checkpoint beside the training, and record it with a heartbeat; training goes on if that fails."""
         self._upload = self._upload or CheckpointUpload(partial(files_of, artifacts, self.trial.id))
         self._upload.start(path, self.weight * seconds, progress)
 
@@ -433,23 +418,7 @@ _LEAST_RESERVED_SECONDS = 0.5
 def claim(
     store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
 ) -> Lease | None:
-    """Take the trial's lease, stating its executor.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-        request_key: A retry with the same key takes over its own lease.
-        log: Receives a line where the trial is given back.
-        executors: The implementations of this worker.
-
-    Returns:
-        None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
-        execute it: then it is SUGGESTED as before, and the next caller that has its implementation gets it.
-
-    Raises:
-        NotFoundError: There is no such trial.
-        TrialStateError: Another worker holds the trial.
-    """
+    """Take the trial's lease, stating its executor."""
     with store.begin() as tx:
         if needs_token(tx):
             return _claim_by_token(tx, store, trial_id, request_key, log, executors)

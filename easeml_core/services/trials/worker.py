@@ -172,36 +172,6 @@ def run_device(
 
     A failed trial is recorded and the next one begins. Where nothing can be suggested while trials of other devices
     are under way whose end may free something (a budget, a quota), the device waits for that.
-
-    Args:
-        store: Role ``easeml_worker``.
-        artifacts: Where models and data lie.
-        device: Kind of the device, as candidates name it; None where all are alike.
-        request_key: The same key takes up the stream of an earlier process that was killed; one live process a key.
-        policy: One of ``easeml_core.config.POLICIES``; None for ``usual_policy``. Only for a role that suggests itself.
-        usual_policy: The same, ignored for a role that does not; None for that of the installation.
-        studies_only: Names of the studies to choose from; None for all active ones.
-        until: Seconds after which no further trial begins, >= 0; one that runs then goes on to its end.
-        max_trials: How many trials at most under this key, >= 1.
-        log: Receives one line per piece of news.
-        should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
-            trial back to the next caller.
-        poll_seconds: How long at most between two asks while waiting, > 0.
-        slot: The device on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``. Training functions
-            choose for themselves.
-        executors: The implementations here; candidates of other training functions are not suggested.
-
-    Returns:
-        Why it ended, and every trial under this key.
-
-    Raises:
-        ConfigError: An argument is outside its range.
-        StateError: The slot is a GPU, and there is none on this machine, or fewer than the device asks for.
-        DevicesHeldError: Others hold the GPUs of this machine that the device needs.
-        NotFoundError: One of the studies does not exist.
-        ArtifactError, ConfigError, StoreError: Several trials in a row cannot be run here: their data cannot be read,
-            or their study's settings make no sense.
-        StoreUnavailableError: The database stayed away for minutes.
     """
     require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
     require(until is None or 0 <= until < math.inf, "until", until, "seconds, >= 0, or None for no limit")

@@ -56,13 +56,6 @@ class Room:
 def least_free(total: int, text: str | None = None) -> int:
     """Return the bytes that must stay free on a disk.
 
-    Args:
-        total: Size of the disk in bytes.
-        text: The limit; None for that of ``EASEML_MIN_FREE``.
-
-    Raises:
-        ConfigError: It is no such limit.
-
     Example:
         >>> least_free(10**12, "5%"), least_free(10**12, "2G"), least_free(10**12, "1000")
         (50000000000, 2000000000, 1000)
@@ -76,12 +69,7 @@ def least_free(total: int, text: str | None = None) -> int:
 
 
 def room_at(path: str | Path) -> Room:
-    """Return the room of the disk of a folder, or of the nearest existing one above it.
-
-    Raises:
-        OSError: It cannot be looked at.
-        ConfigError: ``EASEML_MIN_FREE`` is no limit.
-    """
+    """Return the room of the disk of a folder, or of the nearest existing one above it."""
     place = Path(path).absolute()
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     usage = shutil.disk_usage(there)
@@ -96,16 +84,7 @@ def short_of_room(*paths: str | Path) -> Room | None:
 def await_room(
     paths: Sequence[str | Path], say: Callable[[str], object], should_stop: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Wait while a disk has less room than the limit; say once that it waits, and that it goes on.
-
-    Args:
-        paths: Folders that the work will write to.
-        say: Receives the lines.
-        should_stop: Asked at each look; True ends the wait.
-
-    Returns:
-        Whether there is room; False where the wait was ended.
-    """
+    """Wait while a disk has less room than the limit; say once that it waits, and that it goes on."""
     has_waited = False
     while (room := short_of_room(*paths)) is not None:
         if should_stop():
@@ -120,11 +99,7 @@ def await_room(
 
 
 def require_room(*paths: str | Path) -> None:
-    """Refuse work that would fill a disk.
-
-    Raises:
-        OSError: ENOSPC, with the folder: a fault that passes.
-    """
+    """Refuse work that would fill a disk."""
     room = short_of_room(*paths)
     if room is not None:
         raise OSError(errno.ENOSPC, f"too little room: {room}", str(room.path))

@@ -77,11 +77,7 @@ def is_unfinished(path: PurePath, *, is_folder: bool = False) -> bool:
 
 @contextlib.contextmanager
 def _asked(root: Path) -> Iterator[None]:
-    """End the block where a file or folder is not there, or not for this account.
-
-    Raises:
-        ArtifactError: The store has a fault: one that cannot be asked is not an empty one.
-    """
+    """End the block where a file or folder is not there, or not for this account."""
     try:
         yield
     except OSError as error:
@@ -483,10 +479,6 @@ def _make_folder(folder: int, name: str) -> None:
 
     Its mode is set only where umask and the folder above have not given it the right one already: systemd's
     ``RestrictSUIDSGID`` and some file systems refuse to set it.
-
-    Raises:
-        FileExistsError: The name is taken.
-        OSError: It cannot be made.
     """
     unfinished = f"{_UNFINISHED_FOLDER}{uuid.uuid4().hex}"
     wanted = stat.S_IMODE(os.fstat(folder).st_mode)
@@ -508,11 +500,7 @@ def _make_folder(folder: int, name: str) -> None:
 
 
 def require_bytes(reference: str, size: int, most: int) -> None:
-    """Refuse a file that is too large for its use.
-
-    Raises:
-        ArtifactError: It has more bytes.
-    """
+    """Refuse a file that is too large for its use."""
     if size > most:
         message = f"artifact {reference} has {size:,} bytes, at most {most:,} are copied for one use"
         raise ArtifactError(message)
@@ -525,11 +513,7 @@ def changed(size: int | None) -> str:
 
 
 def digest_of(reference: str) -> str:
-    """The content hash in a reference, 64 hex digits.
-
-    Raises:
-        ArtifactError: The reference is malformed.
-    """
+    """The content hash in a reference, 64 hex digits."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         message = f"an artifact's reference must be sha256:<64 hex digits>, got {reference!r}"

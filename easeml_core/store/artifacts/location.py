@@ -106,11 +106,7 @@ def identity_of(content: bytes) -> str | None:
 
 
 def identity_in(root: Path | int) -> str | None:
-    """Return the identity of a folder, or of an open one; None where there is no marker in it.
-
-    Raises:
-        OSError: The folder has a fault, or this account may not read the marker: not the same as no marker.
-    """
+    """Return the identity of a folder, or of an open one; None where there is no marker in it."""
     path, folder = (MARKER, root) if isinstance(root, int) else (str(root / MARKER), None)
     try:
         with open(os.open(path, _PLAIN, dir_fd=folder), "rb") as reader:
@@ -122,17 +118,7 @@ def identity_in(root: Path | int) -> str | None:
 
 
 def write_marker(root: Path, identity: str, *, prefix: str, replaces: bool = False) -> None:
-    """Write the marker into a folder unless there is one, whole or not at all.
-
-    Args:
-        root: The folder; made where it is missing.
-        identity: The identity.
-        prefix: How the name of an unfinished file begins.
-        replaces: Whether to write it also where there is one.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write the marker into a folder unless there is one, whole or not at all."""
     root.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=root, prefix=prefix)
     try:

@@ -101,11 +101,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
-    """Return the storage of one trial's checkpoints; other trials never share a file with it.
-
-    Raises:
-        ArtifactError: The folder cannot be made.
-    """
+    """Return the storage of one trial's checkpoints; other trials never share a file with it."""
     return artifacts.part(CHECKPOINTS, str(trial_id))
 
 
@@ -191,11 +187,6 @@ def find_orphans(tx: Connection, artifacts: ArtifactStore, *, older_than: float)
     They are: files under a content's hash that no row of their tenant names (in the root: of any tenant), files without
     their name yet, and checkpoints of trials that have ended. Uploads have a separate time limit. What has any
     other name is nothing of ours.
-
-    Args:
-        tx: A role that sees the rows of all tenants.
-        artifacts: The installation's store.
-        older_than: Seconds since the last write, >= 0.
     """
     before = time.time() - older_than
     # Listed before the rows are read: what is written meanwhile is young.
@@ -205,13 +196,7 @@ def find_orphans(tx: Connection, artifacts: ArtifactStore, *, older_than: float)
 
 
 def orphans_among(files: Iterable[StoredFile], named: Set[NamedFile], ended: Set[int]) -> list[StoredFile]:
-    """Return the orphans among some files, as of ``find_orphans``.
-
-    Args:
-        files: All of them, or the old ones.
-        named: What rows name.
-        ended: Ids of trials that have ended.
-    """
+    """Return the orphans among some files, as of ``find_orphans``."""
     of_any = {reference for _, reference in named}
 
     def is_orphan(file: StoredFile) -> bool:
@@ -248,13 +233,7 @@ def remove_unfinished_folders(artifacts: ArtifactStore, *, older_than: float) ->
 
 
 def remove_orphans(store: Store, artifacts: ArtifactStore, *, days: float) -> int:
-    """Remove the orphans of a folder, and folders that have not got their names; how many orphans.
-
-    Args:
-        store: A role that sees the rows of all tenants.
-        artifacts: The installation's store, a folder.
-        days: Since nothing has written them, >= 1.
-    """
+    """Remove the orphans of a folder, and folders that have not got their names; how many orphans."""
     remove_unfinished_folders(artifacts, older_than=days * DAY_SECONDS)
     with store.begin() as tx:
         found = find_orphans(tx, artifacts, older_than=days * DAY_SECONDS)
@@ -291,11 +270,7 @@ class Sweep(NamedTuple):
 
 
 def uploads_of(artifacts: RemoteArtifactStore) -> list[Unfinished]:
-    """Return the unfinished uploads of files of the store: others may use the bucket, and names beside the store's.
-
-    Raises:
-        OSError: The object store cannot be listed.
-    """
+    """Return the unfinished uploads of files of the store: others may use the bucket, and names beside the store's."""
     return list(_ours(artifacts))
 
 
@@ -307,16 +282,7 @@ def _ours(artifacts: RemoteArtifactStore) -> Iterator[Unfinished]:
 
 
 def find_in_bucket(store: Store, artifacts: RemoteArtifactStore, *, older_than: float) -> Sweep:
-    """Look through an object store.
-
-    Args:
-        store: A role that sees the rows of all tenants.
-        artifacts: The installation's store.
-        older_than: Seconds since a file was written, and an upload begun, >= 0.
-
-    Raises:
-        OSError: The object store cannot be listed.
-    """
+    """Look through an object store."""
     now = time.time()
     files = list(stored_files(artifacts))  # listed before the rows are read: what is written meanwhile is young
     old = [file for file in files if file.modified <= now - older_than]
@@ -345,16 +311,7 @@ def _is_named(file: StoredFile, named: Set[NamedFile]) -> bool:
 
 
 def clear_bucket(store: Store, artifacts: RemoteArtifactStore, found: Sweep) -> Sweep:
-    """Do what a sweep has to do; return what was done.
-
-    Args:
-        store: As of ``find_in_bucket``: the rows are asked once more before a file goes.
-        artifacts: The installation's store.
-        found: What ``find_in_bucket`` has returned.
-
-    Raises:
-        OSError: The object store cannot be written; a repetition goes on.
-    """
+    """Do what a sweep has to do; return what was done."""
     files = filesystem(artifacts.address.protocol)
     done = Sweep([], [], [], found.uploads)
     for file in found.needed:

@@ -52,15 +52,7 @@ _WRITTEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 
 
 def artifact_store(root: str | Path, cache: FileCache | None = None) -> ArtifactStore:
-    """The artifacts at a place: the path of a folder, or an address such as ``s3://bucket/easeml``.
-
-    Args:
-        root: The place.
-        cache: What addresses are read through; None for the cache of this account.
-
-    Raises:
-        InvalidInputError: The address is no plain one, or only for reading.
-    """
+    """The artifacts at a place: the path of a folder, or an address such as ``s3://bucket/easeml``."""
     return RemoteArtifactStore(str(root), cache) if "://" in str(root) else ArtifactStore(root)
 
 
@@ -114,11 +106,7 @@ class RemoteArtifactStore(ArtifactStore):
         return str(self.address)
 
     def identity(self) -> str | None:
-        """As of a folder; None where there is no marker.
-
-        Raises:
-            ArtifactError: The object store is away, or does not let this process read: not the same as no marker.
-        """
+        """As of a folder; None where there is no marker."""
         with self._asked(), as_os_errors():
             found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
             return identity_of(found)
@@ -137,11 +125,7 @@ class RemoteArtifactStore(ArtifactStore):
         return self._marked()
 
     def is_moved(self) -> bool:
-        """As of a folder.
-
-        Raises:
-            OSError: The object store is away, or does not let this process read.
-        """
+        """As of a folder."""
         return _is_there(self._at(MOVED))
 
     def note_moved(self) -> None:
@@ -172,11 +156,7 @@ class RemoteArtifactStore(ArtifactStore):
         return False
 
     def fault_of(self, reference: str) -> str | None:
-        """As of a folder; the file is read from the object store, past the cache.
-
-        Raises:
-            ArtifactError: The object store is away, or does not let this process read.
-        """
+        """As of a folder; the file is read from the object store, past the cache."""
         digest = digest_of(reference)
         with self._asked():
             place = patiently(lambda: self._where(digest))
@@ -197,11 +177,7 @@ class RemoteArtifactStore(ArtifactStore):
                 yield self.inner(str(key)), int(about.get("size") or 0), modified
 
     def modified(self, path: PurePosixPath) -> float | None:
-        """Return when a file was written last, as of ``listed``; None where it is gone.
-
-        Raises:
-            OSError: The object store is away.
-        """
+        """Return when a file was written last, as of ``listed``; None where it is gone."""
         with contextlib.suppress(FileNotFoundError), as_os_errors():
             return _modified(filesystem(self.address.protocol).info(self.key(path)))
         return None
@@ -211,9 +187,6 @@ class RemoteArtifactStore(ArtifactStore):
 
         An upload that was interrupted goes on where it stopped (``remote/object_stores.py``), also in another process.
         While the object store is away it is tried again for a minute.
-
-        Raises:
-            ArtifactError: The file cannot be read, or the object store cannot be written.
         """
         try:
             with scratch_folder("artifact") as folder:
@@ -226,11 +199,7 @@ class RemoteArtifactStore(ArtifactStore):
         return f"sha256:{digest}"
 
     def path(self, reference: str) -> Path:
-        """The file in the cache, after its content was checked.
-
-        Raises:
-            ArtifactError: The reference is malformed, the file cannot be had, or its content is another one.
-        """
+        """The file in the cache, after its content was checked."""
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(self.staged(reference)).path
             self._held.push(stack.pop_all())
@@ -269,11 +238,7 @@ class RemoteArtifactStore(ArtifactStore):
 
     @contextlib.contextmanager
     def copy(self, reference: str) -> Iterator[Path]:
-        """A private copy, for the block.
-
-        Raises:
-            ArtifactError: As for ``path``; also for more than ``LARGEST_COPIED_BYTES``, which are not fetched.
-        """
+        """A private copy, for the block."""
         with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
             with self._staged(reference, None, LARGEST_COPIED_BYTES) as found:
@@ -283,11 +248,7 @@ class RemoteArtifactStore(ArtifactStore):
 
     @contextlib.contextmanager
     def staged(self, reference: str, on_progress: OnProgress | None = None) -> Iterator[Staged]:
-        """The file in the cache for the block, brought there if it was not.
-
-        Raises:
-            ArtifactError: As for ``path``.
-        """
+        """The file in the cache for the block, brought there if it was not."""
         with self._staged(reference, on_progress, LARGEST_BYTES) as found:
             yield found
 
@@ -331,11 +292,7 @@ class RemoteArtifactStore(ArtifactStore):
 
     @contextlib.contextmanager
     def _asked(self) -> Iterator[None]:
-        """End the block where there is no such file.
-
-        Raises:
-            ArtifactError: The object store is away, or does not let this process read.
-        """
+        """End the block where there is no such file."""
         try:
             yield
         except OSError as error:
@@ -349,11 +306,7 @@ class RemoteArtifactStore(ArtifactStore):
         return _key(whole.address if path is None else whole._at(*path.parts))
 
     def inner(self, key: str) -> PurePosixPath:
-        """Return the path from the store's root of a file below it, by bucket and name.
-
-        Raises:
-            ValueError: It lies elsewhere.
-        """
+        """Return the path from the store's root of a file below it, by bucket and name."""
         return PurePosixPath(key.lstrip("/")).relative_to(self.key().strip("/"))
 
     def _at(self, *segments: str) -> Address:
@@ -416,11 +369,7 @@ def _modified(about: dict[str, Any]) -> float | None:
 
 
 def sha256_of(place: Address) -> str:
-    """Return the SHA-256 (hex) of what an object store has at a place; empty for more bytes than an artifact has.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return the SHA-256 (hex) of what an object store has at a place; empty for more bytes than an artifact has."""
     remote, seen = ObjectFile(place), hashlib.sha256()
     about = remote.about()
     if about.size is None or about.size > LARGEST_BYTES:

@@ -60,16 +60,6 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
 
     All folders get the owner of the store's root and lose their ACLs: an account that has made a folder beforehand
     keeps no right to it. What lies outside the tenants' folders can be written by the owner alone from then on.
-
-    Args:
-        artifacts: The installation's store; this process must be root.
-        tenant: The tenant.
-        group: Name or number of the group; no other tenant's folder may have it.
-
-    Raises:
-        ConfigError: It is no name of a tenant.
-        InvalidInputError: The store has no folder, there is no such group, or another tenant's folder has it.
-        ArtifactError: This account is not root, or the file system refuses.
     """
     if isinstance(artifacts, RemoteArtifactStore):
         message = (
@@ -110,14 +100,7 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
 
 
 def _take_over(above: int, name: str, owner: int, gid: int | None = None) -> None:
-    """Own a folder and all folders in it, each before it is listed, so that no earlier owner adds one meanwhile.
-
-    Args:
-        above: The open folder that it lies in.
-        name: Its name there.
-        owner: Number of the account.
-        gid: Group of a tenant's folders; None for a folder that only loses the write permission of others.
-    """
+    """Own a folder and all folders in it, each before it is listed, so that no earlier owner adds one meanwhile."""
     with _listable(above, name) as folder:
         if gid is None:
             _own(folder, owner, -1, stat.S_IMODE(os.fstat(folder).st_mode) & ~_WRITABLE)
@@ -165,11 +148,7 @@ def _acls_of(folder: int | Path) -> list[str]:
 
 
 def folder_of(artifacts: ArtifactStore, tenant: str) -> TenantFolder:
-    """Return the rights of a tenant's folder.
-
-    Raises:
-        ArtifactError: It cannot be looked at.
-    """
+    """Return the rights of a tenant's folder."""
     found = _status(artifacts, tenant)
     mode = stat.S_IMODE(found.st_mode)
     return TenantFolder(
@@ -188,12 +167,7 @@ def _status(artifacts: ArtifactStore, tenant: str) -> os.stat_result:
 
 
 def weaknesses(artifacts: ArtifactStore, tenants: Sequence[str]) -> list[str]:
-    """Say which folders let accounts reach files of other tenants, as far as this account can look.
-
-    Args:
-        artifacts: The installation's store, in a folder.
-        tenants: All tenants.
-    """
+    """Say which folders let accounts reach files of other tenants, as far as this account can look."""
     root = artifacts.root
     if not root.is_dir():
         return []
@@ -223,10 +197,6 @@ def closed_to_group(artifacts: ArtifactStore, tenants: Sequence[str]) -> tuple[P
     """Return the folders whose group may do less than that of the root, as far as this account can look.
 
     None where the root is no folder of a group: it cannot write there, or an ACL gives the rights.
-
-    Args:
-        artifacts: The installation's store, in a folder.
-        tenants: All tenants.
     """
     found = []
     with contextlib.suppress(FileNotFoundError, PermissionError):

@@ -190,13 +190,7 @@ FROM chosen c JOIN taken t ON t.tenant_id = c.tenant_id ORDER BY tenant, study
 def kept_summaries(
     tx: Connection, names: Collection[str] | None = None, *, limit: int = 1_000_000
 ) -> list[StudySummary]:
-    """Return the summaries of these studies, or of all, as they were kept; by tenant and name.
-
-    Args:
-        tx: Any role.
-        names: Of these names only; None for all.
-        limit: Studies at most.
-    """
+    """Return the summaries of these studies, or of all, as they were kept; by tenant and name."""
     found = rows(tx, _SUMMARIES, names=None if names is None else list(names), limit=limit)
     return [_read(r) for r in found]
 
@@ -417,16 +411,7 @@ class ChosenPage:
 def chosen_page(
     tx: Connection, choice: Choice, sums: InstallationTotals, *, first: int, size: int, marked: str = ""
 ) -> ChosenPage:
-    """Return one page of a choice.
-
-    Args:
-        tx: Any role.
-        choice: What is shown, in which order.
-        sums: Of the whole installation, for the order ``due``.
-        first: Studies before the page; where there are fewer, the last page is returned.
-        size: Studies of a page, >= 1.
-        marked: A study whose page is wanted in place of ``first``; without effect where the choice has it not.
-    """
+    """Return one page of a choice."""
     found = record(
         tx,
         ChosenPage,
@@ -465,14 +450,7 @@ def names_on_map(tx: Connection, names: Collection[str] | None) -> list[str]:
 
 
 def names_like(tx: Connection, text: str, names: Collection[str] | None, *, limit: int) -> list[str]:
-    """Return names of studies and tenants that a misspelt one may be: all of few, of many those with its first letter.
-
-    Args:
-        tx: Any role.
-        text: What was looked for, not empty.
-        names: Of these studies and their tenants; None for all.
-        limit: Names at most.
-    """
+    """Return names of studies and tenants that a misspelt one may be: all of few, else those with its first letter."""
     found = rows(
         tx,
         f"WITH known AS (SELECT study AS name FROM work.assessments WHERE {_SEEN} "

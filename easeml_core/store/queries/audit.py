@@ -180,14 +180,7 @@ class Happening:
 
 
 def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: int) -> list[Happening]:
-    """Return the events of ``Happening`` since a moment, oldest first.
-
-    Args:
-        tx: Any role.
-        since: Those at this moment and later.
-        known: Ids of those to leave out.
-        limit: So many at most.
-    """
+    """Return the events of ``Happening`` since a moment, oldest first."""
     return records(tx, Happening, _OF_STUDIES, since=since, known=list(known), limit=limit)
 
 

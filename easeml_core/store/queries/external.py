@@ -112,12 +112,7 @@ class ReleasedModel:
 
 
 def mirrored_studies(tx: Connection, names: Sequence[str] | None = None) -> list[MirroredStudy]:
-    """Return studies by tenant and name; archived ones are left out, and stay as they were mirrored.
-
-    Args:
-        tx: Transaction of any role.
-        names: Those that are wanted; None for all.
-    """
+    """Return studies by tenant and name; archived ones are left out, and stay as they were mirrored."""
     return records(tx, MirroredStudy, _STUDIES, names=None if names is None else list(names))
 
 

@@ -181,11 +181,7 @@ STRONG = (
 
 
 def too_strong(tx: Connection) -> list[tuple[str, str]]:
-    """Return roles that can become the owner, and roles of ours that have more rights than they need.
-
-    Returns:
-        The member, and the role whose rights it has or can take; superusers are left out.
-    """
+    """Return roles that can become the owner, and roles of ours that have more rights than they need."""
     asked = (
         "SELECT m.rolname AS member, g.rolname AS strong FROM pg_catalog.pg_roles m JOIN pg_catalog.pg_roles g "
         "ON g.oid <> m.oid AND pg_has_role(m.oid, g.oid, 'MEMBER') WHERE NOT m.rolsuper AND (g.rolname = :owner "

@@ -383,14 +383,7 @@ _COUNTED = (
 def study_summaries(
     tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None, ids: Collection[int] | None = None
 ) -> list[StudySummary]:
-    """Return everything that a developer may know of each study, by tenant and name, counted now.
-
-    Args:
-        tx: Any role.
-        limit: Studies at most.
-        names: Of these names only; None for all. Archived ones are left out.
-        ids: Of these numbers only, archived ones as well; None for all.
-    """
+    """Return everything that a developer may know of each study, by tenant and name, counted now."""
     given = {"names": None if names is None else list(names), "ids": None if ids is None else list(ids)}
     return records(tx, StudySummary, _SUMMARY, limit=limit, **given)
 

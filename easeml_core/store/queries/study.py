@@ -268,14 +268,7 @@ def points(tx: Connection, study_id: int) -> list[EndedPoint]:
 
 
 def listed_trials(tx: Connection, study_id: int, *, skip: int, limit: int) -> list[ListedTrial]:
-    """Return a page of a study's trials, and the open ones, at most ``MOST_OPEN``; newest first.
-
-    Args:
-        tx: Any role.
-        study_id: The study.
-        skip: How many newer trials the page leaves out.
-        limit: Trials of the page at most.
-    """
+    """Return a page of a study's trials, and the open ones, at most ``MOST_OPEN``; newest first."""
     return records(tx, ListedTrial, _LISTED, id=study_id, limit=limit, skip=skip, most=60)
 
 
@@ -400,10 +393,5 @@ def candidate_waits(tx: Connection, *, names: Iterable[str] | None, functions: b
 
     A candidate whose function nothing that asks can execute is counted twice: for the implementation, and for a task
     with the function.
-
-    Args:
-        tx: Any role.
-        names: Of these studies only; None for all.
-        functions: Whether to look for waits of kind ``function``, too: a second look at candidates without a trial.
     """
     return records(tx, CandidateWait, _WAITS, names=None if names is None else list(names), functions=functions)

@@ -128,14 +128,7 @@ ORDER BY n.number DESC
 
 
 def list_submissions(tx: Connection, study_id: int, *, limit: int, skip: int = 0) -> list[Submission]:
-    """Return submissions, the newest first.
-
-    Args:
-        tx: A transaction of any role.
-        study_id: The study.
-        limit: How many at most.
-        skip: How many of the newest to leave out.
-    """
+    """Return submissions, the newest first."""
     return records(tx, Submission, _LIST, study=study_id, most=limit, skip=skip)
 
 

@@ -269,14 +269,7 @@ FROM work.alerts a WHERE study_id = :id AND team IS NULL
 
 
 def events(tx: Connection, study_id: int, *, limit: int, offset: int = 0) -> list[EventRow]:
-    """Return what has happened to a study, newest first.
-
-    Args:
-        tx: Any role.
-        study_id: The study.
-        limit: Events at most.
-        offset: How many newer ones to leave out.
-    """
+    """Return what has happened to a study, newest first."""
     query = f"SELECT * FROM ({_EVENTS}) every ORDER BY at DESC, kind, ref DESC LIMIT :limit OFFSET :offset"
     found = rows(tx, query, id=study_id, limit=limit, offset=offset)
     return [
@@ -382,25 +375,12 @@ WHERE {_SEEN} ORDER BY q.at DESC, q.id DESC LIMIT :most
 
 
 def trials_of(tx: Connection, *, run: str, key: str, studies: Collection[str] | None) -> list[DagRunTrial]:
-    """Return trials that were handed out or trained there, newest first, at most MOST.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        run: ``DAG/RUN``.
-        key: The same for the whole run, or the request key of one of its tasks.
-        studies: Names of the studies that may be shown; None for all.
-    """
+    """Return trials that were handed out or trained there, newest first, at most MOST."""
     return records(tx, DagRunTrial, _TRIALS, names=_names(studies), most=MOST, run=clean(run), key=clean(key))
 
 
 def requests_of(tx: Connection, *, key: str, studies: Collection[str] | None) -> list[DagRunRequest]:
-    """Return what was asked of the referee, submitted and fed there, newest first, at most MOST.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        key: ``DAG/RUN`` of a run, or the request key of a task.
-        studies: Names of the studies that may be shown; None for all.
-    """
+    """Return what was asked of the referee, submitted and fed there, newest first, at most MOST."""
     return records(tx, DagRunRequest, _ASKED, names=_names(studies), most=MOST, key=clean(key))
 
 

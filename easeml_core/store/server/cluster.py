@@ -52,9 +52,6 @@ class Postmaster:
 def checked_settings(settings: Mapping[str, str | int]) -> dict[str, str]:
     """Settings of ``postgresql.conf``, over our defaults.
 
-    Raises:
-        InvalidInputError: If a name is not one of a setting, or is not for callers to change.
-
     Example:
         >>> checked_settings({"max_connections": 20})
         {'max_connections': '20', 'io_method': 'sync'}
@@ -128,9 +125,6 @@ class Cluster:
 
         It is made under another name and moved at the end, so a kill in the middle leaves no half data behind, only
         a folder for the next start to sweep away.
-
-        Raises:
-            StateError: If initdb fails; with what it said.
         """
         for leftover in self.place.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -151,11 +145,7 @@ class Cluster:
         shutil.rmtree(fresh)
 
     def check_version(self) -> None:
-        """Refuse data of another major version.
-
-        Raises:
-            StateError: With both versions and the way out.
-        """
+        """Refuse data of another major version."""
         try:
             made_by = (self.data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
@@ -189,9 +179,6 @@ class Cluster:
         """Stop the server: clients are cut off, what is committed is kept.
 
         The caller has found its postmaster: ``pg_ctl`` would signal a stranger who has its process id by now.
-
-        Raises:
-            StateError: If it does not stop in time.
         """
         done = self._pg_ctl("stop", "--mode=fast")
         if not done.succeeded and find_postmaster(self.data) is not None:

@@ -136,9 +136,6 @@ def address_file(role: str) -> str:
 def scram_verifier(password: str) -> str:
     """Return what PostgreSQL stores of a password of ASCII letters, digits and signs.
 
-    Raises:
-        InvalidInputError: It has other characters, which SASLprep would have to prepare.
-
     Example:
         >>> scram_verifier("secret").partition(":")[0]
         'SCRAM-SHA-256$4096'
@@ -155,11 +152,7 @@ def scram_verifier(password: str) -> str:
 
 
 def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
-    """Yield what makes the roles, in any database of the server.
-
-    Args:
-        passwords: Of each of ``LOGINS``.
-    """
+    """Yield what makes the roles, in any database of the server."""
     for role in (*LOGINS, *GROUPS):
         # With its password from the start: an interrupted run can be repeated, since the role logs in with it.
         made = f"CREATE ROLE {role}"
@@ -258,12 +251,7 @@ class Administrator:
         self.address = ServerAddress(parsed.host or "", parsed.port or 5432, tls)
 
     def present_roles(self) -> set[str]:
-        """Return which of our logins the server has.
-
-        Raises:
-            StoreUnavailableError: The server does not answer, or does not let the administrator in.
-            StateError: It is too old, or the administrator can make no roles or no databases.
-        """
+        """Return which of our logins the server has."""
         with closing(self._connect()) as opened, opened.cursor() as cursor:
             if opened.server_version < OLDEST_SERVER:
                 message = f"{self._shown} is PostgreSQL {opened.server_version // 10000}; 15 or newer is needed"
@@ -278,15 +266,7 @@ class Administrator:
             return {role for (role,) in cursor.fetchall()}
 
     def check_installation(self, passwords: Mapping[str, str], folder: Path) -> None:
-        """Check, without a change, that what the server has of our names is the installation of these passwords.
-
-        Args:
-            passwords: Of the roles that the server has.
-            folder: Where the passwords are.
-
-        Raises:
-            StateError: A role has another password, or the database or a schema is of another owner.
-        """
+        """Check, without a change, that what the server has of our names is the installation of these passwords."""
         for role, password in passwords.items():
             self._check_password(role, password, folder)
         with closing(self._connect()) as opened, opened.cursor() as cursor:
@@ -333,15 +313,7 @@ class Administrator:
         )
 
     def create(self, passwords: Mapping[str, str]) -> list[Statement]:
-        """Make roles, database and schemas, or bring them to what they should be; return what only a superuser can.
-
-        Args:
-            passwords: Of each of ``LOGINS``.
-
-        Raises:
-            StoreUnavailableError: The server does not answer.
-            StateError: A right is missing without which there is no installation.
-        """
+        """Make roles, database and schemas, or bring them to what they should be; return what only a superuser can."""
         with closing(self._connect()) as opened, opened.cursor() as cursor:
             left = self._run(opened, [*role_statements(passwords)])
             with _as_owner(cursor):

@@ -51,15 +51,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def owner_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock for as long as one owns something; a second owner is refused, not kept waiting.
-
-    Args:
-        path: The lock's file; it tells the owner's process id to those who are refused.
-        what: What is owned, for the message.
-
-    Raises:
-        StateError: If a living process owns it; the message names the process.
-    """
+    """Hold a lock for as long as one owns something; a second owner is refused, not kept waiting."""
     with _open(path, os.O_RDWR | os.O_CREAT, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,11 +75,7 @@ class SecretFile:
         self._path = path
 
     def read(self) -> dict[str, str]:
-        """All secrets; empty as long as none was made.
-
-        Raises:
-            StateError: If the file was damaged, or belongs to another account.
-        """
+        """All secrets; empty as long as none was made."""
         try:
             values = json.loads(self._path.read_text())
         except FileNotFoundError:
@@ -101,11 +89,7 @@ class SecretFile:
         return {str(name): str(value) for name, value in values.items()}
 
     def __getitem__(self, name: str) -> str:
-        """The secret of that name.
-
-        Raises:
-            NotFoundError: If it was not made yet.
-        """
+        """The secret of that name."""
         values = self.read()
         if name not in values:
             raise NotFoundError(
@@ -114,12 +98,7 @@ class SecretFile:
         return values[name]
 
     def get_or_make(self, name: str, make: Callable[[], str]) -> str:
-        """The secret of that name, made now if there is none; safe among processes and threads.
-
-        Args:
-            name: For example ``fernet_key``.
-            make: Gives a new value; must not ask this file for another secret.
-        """
+        """The secret of that name, made now if there is none; safe among processes and threads."""
         with locked(self._path.with_name(self._path.name + ".lock")):
             values = self.read()
             if name not in values:
@@ -163,9 +142,6 @@ def default_home() -> Path:
 def checked_home(home: Path | str) -> Path:
     """The home as an absolute path without links; blanks and any length are allowed.
 
-    Raises:
-        InvalidInputError: If the path holds a character that PostgreSQL's starter cannot quote.
-
     Example:
         >>> checked_home("/srv/two words")
         PosixPath('/srv/two words')
@@ -178,11 +154,7 @@ def checked_home(home: Path | str) -> Path:
 
 
 def make_home(home: Path) -> None:
-    """Make the home if it is not there; an existing folder keeps its permissions.
-
-    Raises:
-        StateError: If it cannot be made, or belongs to another account.
-    """
+    """Make the home if it is not there; an existing folder keeps its permissions."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         _make_folder(home)
@@ -209,9 +181,6 @@ def settle(home: Path, account: Account) -> Path:
 
     A new place gets a random name beside the path's digest: if a home is deleted and made again, it starts empty, as
     it looks, and does not come upon the data of its predecessor.
-
-    Raises:
-        StateError: If data are there already, and the account cannot reach them.
     """
     place = place_of(home)
     if place != home:
@@ -296,9 +265,6 @@ class Account:
         """Run a program as this account, with a clean environment, and wait for it.
 
         Its output goes to a file, not to a pipe: a server that the program leaves behind would keep the pipe open.
-
-        Returns:
-            How it ended; status 126 when this account may not even run the program.
         """
         identity: _Identity = {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
         with tempfile.TemporaryFile("w+", errors="replace") as output:
@@ -329,15 +295,7 @@ class Account:
 
 
 def server_account(data: Path) -> Account:
-    """The account that the server of this data must run under.
-
-    Args:
-        data: The data directory, made or not. Root runs existing data as the account that owns them, so that they
-            stay usable when ``postgres`` comes to a machine where ``nobody`` had to serve.
-
-    Raises:
-        StateError: If there is no such account.
-    """
+    """The account that the server of this data must run under."""
     if os.geteuid() != 0:
         return _account(os.geteuid())
     owner = data.stat().st_uid if data.exists() else _lesser_account()
@@ -391,9 +349,6 @@ def find_programs(account: Account, place: Path) -> Programs:
     """The wheel's programs, or a copy of them in the place when they lie where the account cannot go.
 
     The copy (41 MB) is made once per version of the wheel; the caller holds the home's lock.
-
-    Raises:
-        StateError: If the wheel is not installed, or its programs do not run on this machine.
     """
     site = installed_site()
     answer = account.run(site / PROGRAMS / "postgres", "-V")
@@ -407,11 +362,7 @@ def find_programs(account: Account, place: Path) -> Programs:
 
 
 def installed_site() -> Path:
-    """The folder that the wheel is installed in.
-
-    Raises:
-        StateError: If it is not installed; says how to install it.
-    """
+    """The folder that the wheel is installed in."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         message = (

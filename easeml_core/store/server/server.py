@@ -99,11 +99,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port it listens on, or listened on when it last ran.
-
-        Raises:
-            StateError: If it never ran, or belongs to another account.
-        """
+        """The port it listens on, or listened on when it last ran."""
         try:
             return int((self.home / _PORT).read_text())
         except FileNotFoundError:
@@ -119,32 +115,18 @@ class Server:
         return self._secrets.read()
 
     def secret(self, name: str, make: Callable[[], str] = new_password) -> str:
-        """A generated secret that stays the same from start to start, e.g. Airflow's fernet key.
-
-        Args:
-            name: Its name in ``secrets.json``.
-            make: Gives the value the first time; a random password by default.
-        """
+        """A generated secret that stays the same from start to start, e.g. Airflow's fernet key."""
         make_home(self.home)
         return self._secrets.get_or_make(name, make)
 
     def url(self, role: str, database: str) -> str:
-        """The address by which a role reaches a database, password included: never log it.
-
-        Raises:
-            StateError: If the server never ran.
-            NotFoundError: If the role has no password here; ``ensure_installation`` makes them.
-        """
+        """The address by which a role reaches a database, password included: never log it."""
         # Nothing to quote: generated passwords are of letters, digits, "-" and "_".
         port, password = self.port, self._secrets[role]
         return f"postgresql+psycopg2://{role}:{password}@{LOOPBACK}:{port}/{database}"
 
     def connect(self, role: str = SUPERUSER, database: str = MAINTENANCE_DATABASE) -> Connection:
-        """A connection outside transactions (autocommit), for administration; the caller closes it.
-
-        Raises:
-            StoreUnavailableError: If the server does not answer or does not let the role in.
-        """
+        """A connection outside transactions (autocommit), for administration; the caller closes it."""
         port, password = self.port, self._secrets[role]
         try:
             connection = psycopg2.connect(
@@ -177,9 +159,6 @@ class Server:
         """Start the server, or adopt the one that runs already; returns when it answers.
 
         The next start repairs what a killed start left at any point. Simultaneous starts give one server.
-
-        Raises:
-            StateError: If it cannot be; the message ends with PostgreSQL's own last words.
         """
         make_home(self.home)
         with locked(self.home / START_LOCK):
@@ -188,11 +167,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """Stop the server if it runs, whichever process started it.
-
-        Raises:
-            StateError: If it does not stop in time, or belongs to another account.
-        """
+        """Stop the server if it runs, whichever process started it."""
         if not self.home.exists():
             return
         make_home(self.home)  # is there; but is it ours?
@@ -205,9 +180,6 @@ class Server:
         """Start the server, keep it for the length of a block, then stop it: what a launcher does.
 
         A server left by a killed owner is adopted. The lock ends with the process, however that ends.
-
-        Raises:
-            StateError: If another living process owns it; names the process.
         """
         make_home(self.home)
         with owner_lock(self.home / _OWNER_LOCK, f"the embedded server of {self.home}"):
@@ -217,11 +189,7 @@ class Server:
                 self.stop()
 
     def ensure_installation(self) -> None:
-        """Make roles, databases and schemas as ``roles.py`` says, where they are missing; safe to call at any time.
-
-        Raises:
-            StoreUnavailableError: If the server does not run.
-        """
+        """Make roles, databases and schemas as ``roles.py`` says, where they are missing; safe to call at any time."""
         with self._administering() as cursor, roles.installing(cursor):
             roles.ensure_roles(cursor, self.secret)
             roles.ensure_databases(cursor)
@@ -229,13 +197,7 @@ class Server:
                 roles.ensure_schemas(inside)
 
     def create_database_from_template(self, name: str, template: str) -> None:
-        """Copy a database, with the owner and the doors of ``easeml``: a fresh one for each test.
-
-        Raises:
-            AlreadyExistsError: If the name is taken.
-            NotFoundError: If there is no such template.
-            StateError: If a connection to the template is open.
-        """
+        """Copy a database, with the owner and the doors of ``easeml``: a fresh one for each test."""
         with self._administering() as cursor:
             try:
                 roles.copy_database(cursor, name, template)
@@ -324,11 +286,7 @@ _LOCK = "in-use.lock"
 
 @contextmanager
 def throwaway_server(**settings: str | int) -> Iterator[Server]:
-    """Start a separate server, with nothing installed in it.
-
-    Args:
-        settings: As for ``Server``, over those that make it fast and unsafe against power cuts.
-    """
+    """Start a separate server, with nothing installed in it."""
     with throwaway_folder() as folder, Server(folder / "home", **{**FAST_SETTINGS, **settings}).owned() as server:
         yield server
 

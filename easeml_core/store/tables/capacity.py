@@ -44,11 +44,7 @@ def seconds_left(tx: Connection, study_id: int) -> float | None:
 
 
 def reserve(tx: Connection, trial_id: int, limit_seconds: float | None) -> None:
-    """Reserve device seconds for all attempts of an open trial, the lost ones included.
-
-    Raises:
-        BudgetExhaustedError: Study or tenant has less left.
-    """
+    """Reserve device seconds for all attempts of an open trial, the lost ones included."""
     change(
         tx,
         "UPDATE work.trials SET limit_seconds = :seconds WHERE id = :id AND state IN ('SUGGESTED', 'RUNNING')",
@@ -205,15 +201,7 @@ def outlook(
     runtimes: Sequence[str] | None = None,
     functions: Sequence[str] = (),
 ) -> Outlook:
-    """The outlook over the active studies of these names, or over all of them, for one device.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        studies: Their names; None for all that are active.
-        device: Kind of the device that asks; None means that every candidate can run on it.
-        runtimes: Programs for containers that its machine has; None where that is not known.
-        functions: Names of the training functions that it has.
-    """
+    """The outlook over the active studies of these names, or over all of them, for one device."""
     given = None if studies is None else list(studies)
     (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(functions, runtimes=runtimes))
     return Outlook(**found._mapping)
@@ -296,13 +284,7 @@ class RegisteredDevice(Device):
 
 
 def announce_device(tx: Connection, device: Device, *, holder: str) -> None:
-    """Write that a device is there and that a process holds slots of it.
-
-    Args:
-        tx: Any role that trains.
-        device: The device. With ``held`` of 0 the process has given its slots back, and its row goes.
-        holder: Request key of the process; empty only where it holds no slot.
-    """
+    """Write that a device is there and that a process holds slots of it."""
     scalar(
         tx,
         "SELECT work.announce_device(:host, :name, :holder, :kind, :model, :memory, :driver, :slots, :held)",
@@ -335,13 +317,7 @@ ORDER BY starts_with(login, :tenants), host, name, login LIMIT :limit
 
 
 def live_devices(tx: Connection, *, kind: str | None = None, limit: int = 10_000) -> list[RegisteredDevice]:
-    """Return the live devices that the role may see, by host and name, the provider's first.
-
-    Args:
-        tx: A tenant's login sees the devices of its tenants, a login that trains for all tenants those of the provider.
-        kind: Those of this kind; None for all.
-        limit: How many at most.
-    """
+    """Return the live devices that the role may see, by host and name, the provider's first."""
     return records(tx, RegisteredDevice, _LIVE, silent=SILENT_SECONDS, kind=kind, limit=limit, tenants=LOGIN_PREFIX)
 
 

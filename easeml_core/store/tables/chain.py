@@ -136,16 +136,6 @@ def append(
     """Append one entry, under the chain's lock, which is held until the transaction ends.
 
     The lock is a row that only the referee's side may lock, so that no worker can make a referee wait.
-
-    Args:
-        tx: Transaction of the referee's role (or of the owner, in a migration).
-        chain: ``of_set`` or ``AUDIT``; opened where it is new.
-        kind: One of the kinds of ``chained_rows``.
-        subject: Id of the row that the entry is about; its facts are read in this transaction.
-        content: Of entries without such a row.
-
-    Returns:
-        The head after it.
     """
     if content is not None:
         open_chain(tx, chain)
@@ -267,9 +257,6 @@ def publish(tx: Connection, *, request_id: int, study_id: int, test_set_id: int,
     """Let the ends of the set's chain and of the audit's leave with an answer; every role may read them.
 
     A head is a hash over a secret nonce and says nothing; how many entries there are is not published.
-
-    Returns:
-        The head of the set's chain, in hexadecimal.
     """
     ends = (
         "coalesce((SELECT encode(hash, 'hex') FROM sealed.chain WHERE chain = {} ORDER BY place DESC LIMIT 1), :first)"

@@ -98,14 +98,7 @@ def kinds_of(chain: str) -> tuple[str, ...]:
 
 
 def row_facts(tx: Connection, chain: str, kind: str, subjects: Sequence[int] | None = None) -> dict[int, JsonObject]:
-    """Facts of the rows of a kind, as plain JSON, by id.
-
-    Args:
-        tx: Transaction of the referee's role.
-        chain: Whose rows.
-        kind: One of ``kinds_of(chain)``.
-        subjects: Ids; None for all.
-    """
+    """Facts of the rows of a kind, as plain JSON, by id."""
     found = rows(
         tx,
         _ROW_FACTS[kind],
@@ -142,12 +135,6 @@ def hold_with_facts(tx: Connection, chain: str, kind: str, subject: int) -> Appe
 
     Two statements are sent at once. The second has a new snapshot, taken when the first has the lock, so it sees
     the last entry of the transaction that held the chain before (READ COMMITTED, which every writing transaction has).
-
-    Args:
-        tx: Transaction of the referee's role.
-        chain: The chain.
-        kind: One of ``kinds_of(chain)``.
-        subject: Id of the row, which is there.
     """
     found = row(
         tx,

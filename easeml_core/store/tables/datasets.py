@@ -59,11 +59,7 @@ _SWITCH = "SELECT id, hash, is_on, reason, switched_by FROM work.switches "
 def add_feed(
     tx: Connection, *, study_id: int, artifact: str, rows: int, origin: str, fed_by: str, request_key: str
 ) -> int:
-    """Record fed pairs; the same key gives the same feed.
-
-    Raises:
-        InvalidInputError: The key has brought other pairs, or is empty.
-    """
+    """Record fed pairs; the same key gives the same feed."""
     given = {"study_id": study_id, "artifact": artifact, "key": own_key(tx, request_key)}
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
@@ -132,11 +128,7 @@ def add_switches(
     switched_by: str,
     request_key: str,
 ) -> int:
-    """Switch rows of the training part off or on, from the next refresh on; return how many are new with this key.
-
-    Raises:
-        InvalidInputError: The key has switched one of them to the other side, or in another study.
-    """
+    """Switch rows of the training part off or on, from the next refresh on; return how many are new with this key."""
     given = {"study_id": study_id, "hashes": list(hashes), "is_on": is_on, "key": own_key(tx, request_key)}
     added = change(
         tx,

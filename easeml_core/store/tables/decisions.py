@@ -98,14 +98,7 @@ _LOOK = "SELECT work.look(%(key)s, %(last)s, %(known)s)"
 
 
 def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
-    """Take the lock ``suggest``, under which alone trials are made, and look what has changed.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        request_key: Of the present call.
-        last: The largest id of a trial that was seen; those above it are new.
-        known: Trials to ask about, those that were open.
-    """
+    """Take the lock ``suggest``, under which alone trials are made, and look what has changed."""
     return _look_of(tx, _LOOK, request_key, last, known)
 
 
@@ -153,13 +146,6 @@ def menus(
     """Return the candidates of these studies; studies without any are left out.
 
     A candidate that the caller cannot execute is left out until it has a trial on the newest data.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        study_ids: The studies.
-        functions: Names of the caller's training functions.
-        trainers: Whether the caller has the trainers of this package.
-        runtimes: Container programs of the caller's machine; None where that is not known.
     """
     found = rows(
         tx,
@@ -234,10 +220,6 @@ def add_decision(
 
     The pages of the study are notified once the transaction commits. ``rival`` takes the place of some of the reasons
     for who may read the studies of the tenant that it names.
-
-    Raises:
-        BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
-        AlreadyExistsError: The candidate has a trial on these data.
     """
     values = {
         "batch_id": batch.id,
@@ -278,11 +260,7 @@ def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) 
 
 
 def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[SuggestedTrial]]:
-    """Return policy and suggestions of the batch that this request key has made, in their order.
-
-    Raises:
-        NotFoundError: The key has made no batch.
-    """
+    """Return policy and suggestions of the batch that this request key has made, in their order."""
     key = own_key(tx, request_key)
     policy = scalar(tx, "SELECT policy FROM work.suggestion_batches WHERE request_key = :key", key=key)
     if policy is None:
@@ -372,11 +350,7 @@ class TrialResult:
 
 
 def outcome_of_trial(tx: Connection, trial_id: int) -> TrialResult:
-    """Return the result of a trial.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
+    """Return the result of a trial."""
     found = record(tx, TrialResult, _OUTCOME, id=trial_id)
     if found is None:
         raise NotFoundError(kind="trial", name=trial_id)
@@ -423,11 +397,7 @@ def _settings(tx: Connection) -> str:
 
 
 def replaced_lately(tx: Connection) -> tuple[int, int, str | None]:
-    """Return how often the default policy took the place of the one that is set.
-
-    Returns:
-        The trials suggested in the last day, those of them that it chose in place of the other, and why it last did.
-    """
+    """Return how often the default policy took the place of the one that is set."""
     (found,) = rows(
         tx,
         "SELECT count(*) AS chosen, count(g.reasons ->> 'instead_of') AS replaced, "

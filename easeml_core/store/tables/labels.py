@@ -91,12 +91,6 @@ def known_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
 
     Labels that were sealed with the set come first, then the answer of the labeler ``referee``, then what all others
     agree on.
-
-    Returns:
-        Shape ``(n_examples,)``: int64; of a set whose targets are numbers float32, all of them sealed with it.
-
-    Raises:
-        NotFoundError: There is no such sealed set.
     """
     sealed = unpack(_sealed(tx, test_set_id).labels)
     return _known(sealed, {} if sealed.dtype.kind == "f" else labels_given(tx, test_set_id))
@@ -110,15 +104,7 @@ def _known(sealed: NDArray[Any], given: Mapping[str, NDArray[np.int64]]) -> NDAr
 
 
 def settled(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
-    """Combine the labelers' answers: the referee's, else what all who answered agree on, else ``UNKNOWN``.
-
-    Args:
-        given: As from ``labels_given``.
-        examples: Examples of the set.
-
-    Returns:
-        int64, shape ``(examples,)``.
-    """
+    """Combine the labelers' answers: the referee's, else what all who answered agree on, else ``UNKNOWN``."""
     nothing = np.full(examples, UNKNOWN, dtype=np.int64)
     agreed = np.where(disputed(given, examples), UNKNOWN, np.max([nothing, *_others(given)], axis=0))
     word = given.get(REFEREE, nothing)
@@ -158,10 +144,6 @@ def words_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]
 def cannot_tell(words: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
     """Count the labelers who cannot tell, shape ``(examples,)``; 0 where one has given a label.
 
-    Args:
-        words: As from ``words_given``.
-        examples: Examples of the set.
-
     Example:
         >>> words = {"ann": np.array([-2, -2, 1, -1]), "bob": np.array([-2, 0, -2, -1])}
         >>> cannot_tell(words, 4)
@@ -183,17 +165,7 @@ def words_of(tx: Connection, test_set_id: int, labeler: str, examples: int) -> N
 
 
 def keep_labels(tx: Connection, test_set_id: int, labeler: str, labels: NDArray[np.int64]) -> None:
-    """Store all answers of a labeler; requests that now have the labels they wanted are open to the referee again.
-
-    Args:
-        tx: Transaction of the referee's role, which holds the set (``hold_set``).
-        test_set_id: The set.
-        labeler: Name of the labeler.
-        labels: int64, shape ``(n_examples,)``, -1 where nothing was said, -2 where they cannot tell.
-
-    Raises:
-        InvalidInputError: The labeler's name is not allowed (when the statement runs).
-    """
+    """Store all answers of a labeler; requests that now have the labels they wanted are open to the referee again."""
     change(
         tx,
         "INSERT INTO sealed.labels (test_set_id, labeler, labels) VALUES (:id, :labeler, :labels) "
@@ -227,15 +199,6 @@ def want(tx: Connection, *, request_id: int, test_set_id: int, positions: NDArra
     """Note which labels a request waits for; replaces what it waited for before, and may be repeated.
 
     The row is open, and the request waits, until all these labels are known (``keep_labels``) or ``close_wanted``.
-
-    Args:
-        tx: Transaction of the referee's role.
-        request_id: The request that cannot be answered yet.
-        test_set_id: The set it is judged on; what it wanted of another set is closed.
-        positions: Whole numbers in ``[0, n_examples)``.
-
-    Raises:
-        InvalidInputError: A position is outside the set.
     """
     known = known_labels(tx, test_set_id)
     examples = len(known)
@@ -314,9 +277,6 @@ def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
     """Return the examples whose labels a verdict may have used: all ever wanted, less batches that still wait.
 
     A complete batch counts as used, although the referee may not have come to it yet.
-
-    Returns:
-        bool, shape ``(n_examples,)``.
     """
     return _used(tx, test_set_id, _sealed(tx, test_set_id).rows)
 
@@ -335,13 +295,6 @@ def append_used(tx: Connection, test_set_id: int) -> NDArray[Any]:
 
     For each labeler, and for what follows from all of them: at which examples there is a label that can change no more
     (``too_late``), as bits in base64, and the SHA-256 of these labels. May be repeated.
-
-    Args:
-        tx: Transaction of the referee's role, which holds the set.
-        test_set_id: The set.
-
-    Returns:
-        The known labels, as of ``known_labels``.
     """
     found = _sealed(tx, test_set_id)
     sealed = unpack(found.labels)
@@ -372,11 +325,6 @@ def differences(tx: Connection, test_set_id: int, stated: StatedLabels) -> list[
     """Return differences between the labels and an entry of ``append_used``, in words for the referee.
 
     Labels that were given later, and words that only repeat a label, are no difference.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        stated: Content of the entry.
     """
     known, given = known_labels(tx, test_set_id), labels_given(tx, test_set_id)
     nothing = np.full(len(known), UNKNOWN, dtype=np.int64)
@@ -399,15 +347,6 @@ def too_late(
 
     Otherwise a user who has read a verdict could change the labels under it, and with them the next verdict. An answer
     that repeats the label or is ``UNSURE`` changes nothing.
-
-    Args:
-        used: As of ``used_examples``.
-        known: As of ``known_labels``.
-        before: All that the labeler has said so far, as of ``words_of``.
-        after: All that they say now.
-
-    Returns:
-        bool, of the same shape.
 
     Example:
         >>> used, known = np.array([True] * 4), np.array([0, 0, 0, -1])
@@ -456,11 +395,7 @@ def example_layout(tx: Connection, data_version_id: int) -> ExampleLayout | None
 
 
 def example_key(tx: Connection, test_set_id: int, place: int) -> str:
-    """Return the uploader's name of the example; its place where the study's data was split.
-
-    Raises:
-        NotFoundError: The set has no such example.
-    """
+    """Return the uploader's name of the example; its place where the study's data was split."""
     found = row(
         tx,
         "SELECT s.keys ->> CAST(:place AS integer) AS key FROM sealed.test_sets s "
@@ -474,11 +409,7 @@ def example_key(tx: Connection, test_set_id: int, place: int) -> str:
 
 
 def example_inputs(tx: Connection, test_set_id: int, place: int) -> NDArray[Any]:
-    """Return the inputs of one example, shape ``(features,)``, reading only its bytes: the column is not compressed.
-
-    Raises:
-        NotFoundError: The set has no such example.
-    """
+    """Return the inputs of one example, shape ``(features,)``, reading only its bytes: the column is not compressed."""
     head = row(
         tx,
         "SELECT substring(inputs FOR :head) AS head FROM sealed.test_sets WHERE id = :id",
@@ -507,14 +438,7 @@ def example_inputs(tx: Connection, test_set_id: int, place: int) -> NDArray[Any]
 
 
 def keep_cells(tx: Connection, test_set_id: int, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Keep the examples as they were brought, for people to read; once, when the set is sealed.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        names: Names of the columns.
-        cells: Of every example, in the set's order, the cells of these columns.
-    """
+    """Keep the examples as they were brought, for people to read; once, when the set is sealed."""
     change(
         tx,
         "UPDATE sealed.test_sets SET cell_names = CAST(:names AS jsonb) WHERE id = :id",

@@ -118,14 +118,7 @@ class Claim(NamedTuple):
 
 
 def claim_by_token(tx: Connection, *, trial_id: int, lease_key: str, executor: Executor | None) -> Claim:
-    """Claim a trial as a tenant's login or a device: all of ``services/trials/lease.py`` in the database.
-
-    Args:
-        tx: Such a role.
-        trial_id: The trial, of a study that the role reads.
-        lease_key: The same key takes over its own attempt.
-        executor: None where nothing here executes the trial: then it is given back.
-    """
+    """Claim a trial as a tenant's login or a device: all of ``services/trials/lease.py`` in the database."""
     found = row(
         tx,
         "SELECT outcome, token FROM work.claim_trial(:id, :key, :executor, CAST(:details AS jsonb))",
@@ -320,14 +313,7 @@ def expire_leases(tx: Connection) -> list[int]:
 
 
 def release_lease(tx: Connection, trial_id: int, *, alive: bool = False) -> None:
-    """Set a RUNNING trial back to SUGGESTED: its lease is over, and its attempt is charged until its last heartbeat.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        trial_id: The trial.
-        alive: Whether the holder of the lease gives it up now. That counts as its last heartbeat, in the same
-            statement, by which the trigger ``trials_excuse`` knows that the attempt does not count.
-    """
+    """Set a RUNNING trial back to SUGGESTED: its lease is over, and its attempt is charged until its last heartbeat."""
     if alive:
         change(
             tx, "UPDATE work.trials SET beat_at = clock_timestamp() WHERE id = :id AND state = 'RUNNING'", id=trial_id
@@ -401,13 +387,6 @@ def changed_since(
     """Trials of active studies that failed because of a task that is another one by now, oldest first.
 
     Those of withdrawn candidates are left out.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        sources: Names of training functions with the hashes of their sources.
-        code_version: Of the trainers that are there; None where none are.
-        studies: Names of the studies that trials are asked of; None for all.
-        most: Leave out candidates that were tried again so often on their data.
     """
     names = [f"function:{name}" for name in sources]
     found = rows(
@@ -452,11 +431,7 @@ def note_server_start(tx: Connection) -> bool:
 
 
 def state_restart(tx: Connection, *, reason: str) -> None:
-    """Record that workers were restarted or taken away just now, e.g. a node that was drained. Role ``easeml_owner``.
-
-    Raises:
-        ConfigError: The reason is empty, too long, or more than one line.
-    """
+    """Record that workers were restarted or taken away just now, such as a drained node."""
     is_line = len(reason.strip()) >= 1 and len(reason) <= 200 and reason.isprintable()
     require(is_line, "reason", reason, "a line of 1 to 200 characters")
     change(tx, "INSERT INTO work.restarts (what, reason) VALUES ('stated', :reason)", reason=reason)

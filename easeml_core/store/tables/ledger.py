@@ -68,13 +68,7 @@ class Usage:
 
 
 def usage(tx: Connection, test_set_id: int, cache_key: str) -> Usage:
-    """Return the state of a set's ledger before a verdict.
-
-    Args:
-        tx: Transaction of the referee's role that holds the set.
-        test_set_id: The set.
-        cache_key: The question: condition and models.
-    """
+    """Return the state of a set's ledger before a verdict."""
     found = record(
         tx,
         Usage,
@@ -294,15 +288,7 @@ def study_ledger(tx: Connection, study_id: int) -> list[LedgerEntry]:
 def set_ledger(
     tx: Connection, test_set_id: int, *, limit: int, skip: int = 0, system: str | None = None
 ) -> list[LedgerEntry]:
-    """Entries of one set, newest first: the referee's view, a page at a time.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        limit: Entries at most.
-        skip: How many of the newest to leave out.
-        system: Those of one system; None for all.
-    """
+    """Entries of one set, newest first: the referee's view, a page at a time."""
     query = _ENTRIES + (
         "WHERE l.test_set_id = :id AND (l.system = :system OR CAST(:system AS text) IS NULL) "
         "ORDER BY l.id DESC LIMIT :most OFFSET :skip"

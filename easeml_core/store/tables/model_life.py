@@ -54,16 +54,7 @@ def add_promotion(
     gate_request_id: int,
     symbol: Symbol = Symbol.PASS,
 ) -> int:
-    """Record a promotion and move the production pointer; the schema refuses one without a recorded verdict.
-
-    Args:
-        tx: Transaction of the referee's role.
-        request_id: Who asked.
-        study_id: The study.
-        model_id: The model.
-        gate_request_id: The gate request whose verdict it stands on.
-        symbol: What the verdict says: ``pass``, or ``withheld`` where every verdict is.
-    """
+    """Record a promotion and move the production pointer; the schema refuses one without a recorded verdict."""
     given = {"gate_request_id": gate_request_id, "symbol": symbol.value, "planned": True}
     return _record(tx, RequestKind.PROMOTE, request_id, study_id, model_id, **given)
 
@@ -135,12 +126,7 @@ class Standing:
 
 
 def standing(tx: Connection, study_id: int | None = None) -> list[Standing]:
-    """Return the models in production, each with the move that put it there; the oldest move first.
-
-    Args:
-        tx: A transaction of any role that may read ``work``.
-        study_id: The study, or None for all; one that has nothing in production, or is archived, is left out.
-    """
+    """Return the models in production, each with the move that put it there; the oldest move first."""
     return records(
         tx,
         Standing,
@@ -271,15 +257,7 @@ ORDER BY m.id LIMIT :most {lock}
 
 
 def removable_models(tx: Connection, *, keep: int, days: float, most: int, holds: bool = False) -> list[RemovableModel]:
-    """Return trained models that nothing needs: of no request, verdict or promotion, and not among the best.
-
-    Args:
-        tx: Role ``easeml_referee``.
-        keep: How many of the best models of each study stay, >= 1.
-        days: Age of a model in days from which on it may go.
-        most: So many at most, the oldest first.
-        holds: Whether to lock their rows, so that no request about one is filed meanwhile.
-    """
+    """Return trained models that nothing needs: of no request, verdict or promotion, and not among the best."""
     lock = "FOR UPDATE OF m SKIP LOCKED" if holds else ""
     return records(tx, RemovableModel, _REMOVABLE.format(lock=lock), keep=keep, days=days, most=most)
 
@@ -335,9 +313,5 @@ def forget_curves(tx: Connection, days: float) -> int:
 
     Only of trials that ended so long ago, of an archived study or on earlier training data: no decision on a running
     trial is made from those.
-
-    Args:
-        tx: Role ``easeml_referee``.
-        days: Since the end of the trial, >= 1.
     """
     return int(scalar(tx, "SELECT work.forget_curves(:days)", days=days))

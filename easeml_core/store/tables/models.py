@@ -81,11 +81,7 @@ _MODEL = "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validatio
 
 
 def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
-    """The study's model with this id.
-
-    Raises:
-        NotFoundError: When the study has no such model; names those it has.
-    """
+    """The study's model with this id."""
     found = record(tx, Model, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
     if found is None:
         raise _unknown(tx, study_id, model_id)
@@ -93,11 +89,7 @@ def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
 
 
 def model_and_newest_data(tx: Connection, study_id: int, model_id: int) -> tuple[Model, DataVersion]:
-    """Return the study's model with this id, and the study's newest data, read at once.
-
-    Raises:
-        NotFoundError: As of ``get_model`` and ``studies.latest_data_version``.
-    """
+    """Return the study's model with this id, and the study's newest data, read at once."""
     found = row(
         tx,
         "SELECT m.trial_id, m.format, m.artifact AS model_artifact, m.validation_loss, v.* FROM work.models m "
@@ -129,11 +121,7 @@ _STANDING = f"coalesce((SELECT p.model_id FROM work.production p WHERE p.study_i
 
 
 def model_and_standing(tx: Connection, study_id: int, model_id: int) -> tuple[Model, Model]:
-    """The study's model with this id, and the one that stands: in production, before the first promotion the baseline.
-
-    Raises:
-        NotFoundError: When the study has no such model, or no baseline yet.
-    """
+    """The study's model with this id, and the one in production, or the baseline before the first promotion."""
     query = _MODEL + f"WHERE m.study_id = :study_id AND m.id IN (:id, {_STANDING}) ORDER BY m.id = :id DESC"
     found = records(tx, Model, query, id=model_id, study_id=study_id)
     if not found or found[0].id != model_id:
@@ -143,11 +131,7 @@ def model_and_standing(tx: Connection, study_id: int, model_id: int) -> tuple[Mo
 
 
 def standing_model(tx: Connection, study_id: int) -> Model:
-    """The model that stands: in production, before the first promotion the baseline.
-
-    Raises:
-        NotFoundError: When the study has no baseline yet.
-    """
+    """The model that stands: in production, before the first promotion the baseline."""
     found = record(tx, Model, _MODEL + f"WHERE m.id = {_STANDING}", study_id=study_id)
     return baseline_model(tx, study_id) if found is None else found
 
@@ -219,10 +203,6 @@ def best_to_judge(tx: Connection, studies: Sequence[str] | None = None) -> list[
 
     Left out: a model that is in production, and one that the live gate set has rejected in comparison with the model
     that stands now.
-
-    Args:
-        tx: Any role.
-        studies: Names of the studies to look at; None for all.
     """
     return records(tx, BestModel, _BEST_TO_JUDGE, names=None if studies is None else list(studies))
 
@@ -248,11 +228,7 @@ class Origin:
 
 
 def origin(tx: Connection, model_id: int) -> Origin:
-    """Return the origin of a model.
-
-    Raises:
-        NotFoundError: There is no such model.
-    """
+    """Return the origin of a model."""
     found = record(
         tx,
         Origin,
@@ -313,14 +289,6 @@ def record_of_model(tx: Connection, study_id: int, model_id: int) -> ModelRecord
     """Return what a model is and what trained it: its file, and the executor of the attempt that ended its trial.
 
     Neither ended trials (``work.trials_forward``) nor candidates change, so the record is final.
-
-    Args:
-        tx: Any role.
-        study_id: Its study.
-        model_id: The model.
-
-    Raises:
-        NotFoundError: When the study has no such model; names those it has.
     """
     get_model(tx, study_id, model_id)
     (found,) = records(
@@ -371,22 +339,7 @@ def add_submission(
     bundle_version: str | None,
     request_key: str,
 ) -> int | None:
-    """Record a submission and notify listeners of the study and of all studies (topic ``submission:*``).
-
-    Args:
-        tx: Role ``easeml_worker``.
-        study_id: The study.
-        study: Its name.
-        model_id: A model that was added as submitted, and has no submission yet.
-        kind: ``artifact``, ``command`` or ``bundle``.
-        message: What is new about it, 1 to 2000 characters.
-        bundle: Name of the DAG bundle; for the kind ``bundle`` alone.
-        bundle_version: The commit of the bundle whose run made the model.
-        request_key: Its key.
-
-    Returns:
-        Id of the submission; None where the key has made one.
-    """
+    """Record a submission and notify listeners of the study and of all studies (topic ``submission:*``)."""
     submission_id = scalar(
         tx,
         "INSERT INTO work.submissions (study_id, model_id, kind, message, bundle, bundle_version, request_key) "
@@ -536,11 +489,6 @@ def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[Wai
     """Submissions without a gate request, the oldest first.
 
     A request on another condition than the sealed one is advice and leaves the submission waiting.
-
-    Args:
-        tx: A transaction of any role that may read `work`.
-        study_id: The study, or None for all.
-
     """
     return records(
         tx,

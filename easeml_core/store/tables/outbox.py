@@ -97,16 +97,7 @@ def hold(
     facts: Facts | None,
     leaves_at: datetime | None,
 ) -> None:
-    """Keep a decided answer; a request is decided once.
-
-    Args:
-        tx: Transaction of the referee's role that holds the request.
-        request_id: The request.
-        refused: Whether the answer is a refusal.
-        message: Its public sentence.
-        facts: What is published with it; None for nothing.
-        leaves_at: When the answer leaves; None where it leaves in this very transaction.
-    """
+    """Keep a decided answer; a request is decided once."""
     change(
         tx,
         "INSERT INTO sealed.outbox (request_id, refused, message, facts, filler, leaves_at, left_at) VALUES (:id, "
@@ -122,12 +113,7 @@ def hold(
 
 
 def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
-    """The answer whose time has come first, held until the transaction ends; None when there is none.
-
-    Args:
-        tx: Transaction of the referee's role.
-        skip: Requests to pass over for now.
-    """
+    """The answer whose time has come first, held until the transaction ends; None when there is none."""
     found = row(
         tx,
         "SELECT request_id, refused, message, facts FROM sealed.outbox WHERE left_at IS NULL "
@@ -195,12 +181,7 @@ def add_mail(tx: Connection, *, recipient: str, subject: str, body: str) -> None
 
 
 def claim_mail(tx: Connection, *, skip: Sequence[int] = ()) -> Mail | None:
-    """The oldest unsent mail, held until the transaction ends; None when all are sent or held.
-
-    Args:
-        tx: Transaction of the referee's role.
-        skip: Mails to pass over for now.
-    """
+    """The oldest unsent mail, held until the transaction ends; None when all are sent or held."""
     return record(
         tx,
         Mail,

@@ -37,14 +37,7 @@ WORKED_ON = f"""EXISTS (SELECT 1 FROM sealed.claims c JOIN sealed.referees f ON 
 
 
 def add_referee(tx: Connection, *, lease_seconds: float, workers: int = 1, answer_seconds: float = 0.0) -> int:
-    """Add a referee with a lease; return its number.
-
-    Args:
-        tx: Transaction of the referee's role.
-        lease_seconds: Length of its lease, >= 0 and at most 3600.
-        workers: How many requests it decides at a time, 1 to 64.
-        answer_seconds: After which its answers of gate and meter leave, 0 to 2,592,000.
-    """
+    """Add a referee with a lease; return its number."""
     query = (
         # One reading of the clock for both: with two, the longest lease would be longer than allowed.
         "WITH added AS (INSERT INTO sealed.referees (beat_at, until) "
@@ -252,15 +245,6 @@ def claim_request(
     A referee that dies gives the request back with its lock, and nothing of its work is written. Another one may have
     decided or claimed the request between this statement's snapshot and its lock: ``take`` looks again.
     The arguments are read later (``requests.get_request``), where hostile content can be refused.
-
-    Args:
-        tx: Transaction of the referee's role.
-        skip: Requests to pass over for now.
-        kinds: Of these kinds only; None for all.
-        referee: Who asks: its own claims are not passed over.
-        first: The request that comes before all others, if it may be decided.
-        alone: Only of a tenant that no living referee works for.
-        aged_seconds: How long a request that runs models waits for short ones, >= 0.
     """
     found = scalar(
         tx,

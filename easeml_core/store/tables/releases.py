@@ -139,15 +139,7 @@ def hold_study(tx: Connection, study_id: int) -> list[PlannedSet]:
 
 
 def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> bool:
-    """End the life of a sealed set: no further answer will come from it. False when it was not live any more.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        why: ``steps`` or ``changes`` (all used), ``tolerance`` (it is too small for another test), ``signals`` (the
-            meter's promise would not hold any more), ``regulation`` (its rule allows no further answer),
-            ``failure`` (a model could not be run on it), ``by hand``.
-    """
+    """End the life of a sealed set: no further answer will come from it. False when it was not live any more."""
     retired = change(
         tx,
         "UPDATE work.test_sets SET state = 'retired', retired_at = now(), retired_why = :why "
@@ -285,14 +277,7 @@ class Reading:
 
 
 def add_reading(tx: Connection, *, request_id: int, study_id: int, reading: Reading) -> None:
-    """Release one signal, or that the set was retired instead.
-
-    Args:
-        tx: Transaction of the referee's role.
-        request_id: The meter request.
-        study_id: The study.
-        reading: What is released.
-    """
+    """Release one signal, or that the set was retired instead."""
     change(
         tx,
         "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, purpose, step, signal, signals, "
@@ -382,17 +367,6 @@ def add_alert(
     """Record an alert and notify listeners of the study and of all studies.
 
     Numbers of alerts become visible in their order, so that a listener that remembers the last one misses none.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study_id: The study.
-        study: Its name.
-        message: Public text.
-        request_id: The meter request that it is about; for ``overfitting`` and ``drift``.
-        test_set_id: The set that has served; for ``new-test-set``, once a set.
-        kind: What it is about.
-        over_budget: For ``overfitting``: whether the study's budget is broken.
-        team: The team that it is for, of several; None for all.
     """
     rows(tx, "SELECT singleton FROM sealed.installation FOR UPDATE")  # no other alert until this one can be seen
     change(

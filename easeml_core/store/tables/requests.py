@@ -59,11 +59,7 @@ def file_request(
     arguments: JsonObject,
     request_key: str,
 ) -> int:
-    """File a request and wake the referee; the same key gives the same request.
-
-    Raises:
-        InvalidInputError: The key was used for another question, or is empty.
-    """
+    """File a request and wake the referee; the same key gives the same request."""
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
         raise InvalidInputError(message)
@@ -121,12 +117,6 @@ def file_requests(tx: Connection, new: Sequence[NewRequest]) -> int:
 
     Left out are requests about a study or model that is not there, is archived or has lost its file, and those whose
     key has filed anything before: ``filed_requests`` tells which there are.
-
-    Returns:
-        How many are new.
-
-    Raises:
-        StateError: A study was archived, or a model has lost its file, while the statement ran; nothing is filed.
     """
     found = rows(
         tx,
@@ -266,11 +256,7 @@ def role(tx: Connection) -> str:
 
 
 def get_request(tx: Connection, request_id: int) -> tuple[Request, Study]:
-    """Return the request and its study, read at once.
-
-    Raises:
-        NotFoundError: There is no such request.
-    """
+    """Return the request and its study, read at once."""
     found = row(tx, _WITH_STUDY + "JOIN work.requests r ON r.study_id = s.id WHERE r.id = :id", id=request_id)
     request, study = (None, None) if found is None else _both(found)
     if request is None or study is None:
@@ -279,11 +265,7 @@ def get_request(tx: Connection, request_id: int) -> tuple[Request, Study]:
 
 
 def study_and_earlier(tx: Connection, study: str, request_key: str) -> tuple[Study, Request | None]:
-    """Return the study of this name, and the request that this key has filed or None, read at once.
-
-    Raises:
-        NotFoundError: There is no such study.
-    """
+    """Return the study of this name, and the request that this key has filed or None, read at once."""
     found = row(
         tx,
         _WITH_STUDY + "LEFT JOIN work.requests r ON r.request_key = :key WHERE s.name = :name "
@@ -366,20 +348,7 @@ def put_off(
     seconds: float,
     most: int | None = None,
 ) -> bool:
-    """Postpone an undecided request; the attempt counts as one that survived.
-
-    Args:
-        tx: Transaction of the referee's role.
-        request_id: The request.
-        attempt: The attempt that met the fault.
-        bounded: Whether the request may have brought the fault about itself.
-        reason: A word for the fault, never a model's.
-        seconds: How long, > 0.
-        most: How often it may be put off for what it may have brought about itself, >= 1; kept where ``bounded``.
-
-    Returns:
-        False where it waits already, or is decided: another referee worked on it at the same time.
-    """
+    """Postpone an undecided request; the attempt counts as one that survived."""
     note_survival(tx, request_id, attempt)
     return hold_request(tx, request_id) and bool(
         change(
@@ -458,11 +427,7 @@ def seconds_to_next_try(tx: Connection, *, looked_ago: float) -> float | None:
 
 
 def refuse_sealing(tx: Connection, request_id: int) -> bool:
-    """A study whose data cannot be sealed is refused for good; its name and the reason stay visible.
-
-    Returns:
-        Whether there was such a study: False for requests of other kinds.
-    """
+    """A study whose data cannot be sealed is refused for good; its name and the reason stay visible."""
     study = scalar(
         tx,
         "UPDATE work.studies s SET state = 'REFUSED' FROM work.requests r WHERE r.id = :id AND r.kind = 'seal' "
@@ -489,11 +454,7 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str, 
 
 
 def get_answer(tx: Connection, request_id: int) -> GivenAnswer | None:
-    """The answer of a request, or None while there is none.
-
-    Raises:
-        NotFoundError: There is no such request.
-    """
+    """The answer of a request, or None while there is none."""
     found = record(
         tx,
         GivenAnswer,

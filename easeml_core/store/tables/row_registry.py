@@ -145,12 +145,7 @@ _PROBED = (
 
 
 def shared_values(tx: Connection, values: NDArray[np.uint64]) -> SharedValues:
-    """Return where registered rows have these values.
-
-    Args:
-        tx: Transaction of the referee's role.
-        values: Tokens, sorted, each once, none 0.
-    """
+    """Return where registered rows have these values."""
     keys = np.frombuffer(values.astype("<u8").tobytes(), dtype=">i8").astype(np.int64)
     sources: dict[int, int] = {}
     blocks: dict[int, list[NDArray[Any]]] = {}
@@ -216,15 +211,7 @@ def add_source(tx: Connection, study_id: int, names: NDArray[np.uint64]) -> int:
 def add_rows(
     tx: Connection, source_id: int, ids: Sequence[bytes], tokens: NDArray[np.uint64], test_set_id: int | None
 ) -> None:
-    """Register rows: sealed in a set, or open where ``test_set_id`` is None; rows that are registered stay as they are.
-
-    Args:
-        tx: Transaction of the referee's role that holds the registry.
-        source_id: Whose columns they have.
-        ids: 16 bytes for each row.
-        tokens: Shape ``(rows, columns)``.
-        test_set_id: The set that holds them.
-    """
+    """Register rows: sealed in a set, or open where ``test_set_id`` is None; registered rows stay as they are."""
     for start in range(0, len(ids), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         change(
@@ -263,11 +250,6 @@ def forget_columns(tx: Connection, ids: Iterable[bytes], places: Sequence[int]) 
 
     The index of their sources is made anew once, even where there is no column to remove: so the time does not tell
     whether a column was found to be a label.
-
-    Args:
-        tx: Transaction of the referee's role that holds the registry.
-        ids: The rows, registered.
-        places: Of the columns in their source, from 0; perhaps none.
     """
     tokens = "tokens"
     for place in places:

@@ -110,19 +110,7 @@ def file_suggestion_request(
     runtimes: Sequence[str] | None,
     traceparent: str | None = None,
 ) -> FiledSuggestionRequest:
-    """File a request and wake the scheduler; repeatable: a further call with the key gives the same request.
-
-    Args:
-        tx: Any role but ``easeml_referee``.
-        request_key: Of the caller's task; a refused request with it does not count.
-        requested: How many trials at most, 1 to 1000.
-        device: Kind of the free device, or None.
-        studies: Names of the studies to choose from; None for all that the login may have.
-        functions: Names of the caller's training functions, each with the hash of its source or None.
-        trainers: Whether the caller has the trainers of this package.
-        runtimes: Container programs of the caller's machine; None where that is not known.
-        traceparent: Of the caller's span; None where it is not traced.
-    """
+    """File a request and wake the scheduler; repeatable: a further call with the key gives the same request."""
     key = logins.own_key(tx, request_key)
     made = scalar(
         tx,
@@ -152,11 +140,7 @@ _OF_KEY = "SELECT id FROM work.suggestion_requests WHERE request_key = :key AND 
 
 
 def get_suggestion_request(tx: Connection, number: int) -> SuggestionRequest:
-    """Return a request.
-
-    Raises:
-        NotFoundError: There is no such request, or the role may not see it.
-    """
+    """Return a request."""
     found = record(tx, SuggestionRequest, _REQUEST, id=number)
     if found is None:
         raise NotFoundError(kind="request for suggestions", name=number)
@@ -164,12 +148,7 @@ def get_suggestion_request(tx: Connection, number: int) -> SuggestionRequest:
 
 
 def open_suggestion_requests(tx: Connection, *, limit: int = 100) -> list[int]:
-    """Return the oldest open request of each login, by age: a login that files many delays no other one.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        limit: How many at most.
-    """
+    """Return the oldest open request of each login, by age: a login that files many delays no other one."""
     found = rows(
         tx,
         "SELECT min(id) AS id FROM work.suggestion_requests WHERE decided_at IS NULL GROUP BY login "
@@ -180,12 +159,7 @@ def open_suggestion_requests(tx: Connection, *, limit: int = 100) -> list[int]:
 
 
 def begin_decision(tx: Connection, number: int) -> int | None:
-    """Count one more decision that is begun; return how many, or None where the request is closed or another's.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        number: The request.
-    """
+    """Count one more decision that is begun; return how many, or None where the request is closed or another's."""
     tries = scalar(
         tx,
         "UPDATE work.suggestion_requests SET tries = tries + 1 WHERE id = (SELECT id FROM work.suggestion_requests "
@@ -202,13 +176,7 @@ def hold_open(tx: Connection, number: int) -> bool:
 
 
 def note_decided(tx: Connection, number: int, *, refusal: str | None = None) -> None:
-    """Close a request and notify its caller; harmless where that was done. What has a batch is not refused.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        number: The request.
-        refusal: Why there is no batch; None where there is one.
-    """
+    """Close a request and notify its caller; harmless where that was done. What has a batch is not refused."""
     closed = change(
         tx,
         "UPDATE work.suggestion_requests q SET decided_at = now(), studies = NULL, functions = '{}', sources = '{}', "
@@ -222,11 +190,7 @@ def note_decided(tx: Connection, number: int, *, refusal: str | None = None) -> 
 
 
 def forget_old_requests(tx: Connection) -> int:
-    """Delete requests that were decided a week ago; the batch of a key still answers a further try.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-    """
+    """Delete requests that were decided a week ago; the batch of a key still answers a further try."""
     return change(tx, "DELETE FROM work.suggestion_requests WHERE decided_at < now() - interval '7 days'")
 
 
@@ -265,12 +229,7 @@ def scheduler_life(tx: Connection) -> SchedulerLife:
 
 
 def note_beat(tx: Connection, number: int | None) -> int:
-    """Write that a process lives, and return its number; beats of a day ago are deleted with the first.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        number: Of the process; None for its first beat.
-    """
+    """Write that a process lives, and return its number; beats of a day ago are deleted with the first."""
     written = "UPDATE work.scheduler_beats SET beat_at = greatest(beat_at, now()) WHERE id = :id"
     if number is not None and change(tx, written, id=number):
         return number
@@ -279,22 +238,12 @@ def note_beat(tx: Connection, number: int | None) -> int:
 
 
 def end_beats(tx: Connection, number: int) -> None:
-    """Delete the beats of a process that ends.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        number: Of the process.
-    """
+    """Delete the beats of a process that ends."""
     change(tx, "DELETE FROM work.scheduler_beats WHERE id = :id", id=number)
 
 
 def studies_of_login(tx: Connection, login: str) -> list[str] | None:
-    """Return the names of the studies that a login may have trials of; None where that is all of them.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
-        login: Role of the database that filed a request.
-    """
+    """Return the names of the studies that a login may have trials of; None where that is all of them."""
     if login in _FOR_ALL or logins.is_device(login):
         return None
     found = rows(
@@ -321,9 +270,6 @@ def apply_changes(tx: Connection) -> int:
     """Make the changes that logins have asked for, some of each login, and notify who waits; return how many.
 
     A row that another transaction holds is left for the next call.
-
-    Args:
-        tx: Role ``easeml_scheduler``.
     """
     made = rows(tx, "SELECT study, trial FROM work.apply_changes()")
     for r in made:
@@ -338,17 +284,7 @@ def is_any_open(tx: Connection) -> bool:
 
 
 def wait_until_made(store: Store, *, study_id: int, trial_id: int | None = None) -> None:
-    """Wait until the change that this login has asked for is made; at once for a role that makes it itself.
-
-    Args:
-        store: The role that asked, after its transaction.
-        study_id: The study that was paused or resumed, or the trial's.
-        trial_id: The trial that was cancelled; None for a change of the study.
-
-    Raises:
-        StateError: It was refused, or another transaction held the row for an hour; nothing was changed.
-        StoreUnavailableError: It was not made in time.
-    """
+    """Wait until the change that this login has asked for is made; at once for a role that makes it itself."""
     asked = (
         "SELECT outcome, refusal FROM work.change_requests WHERE login = work.caller() AND study_id = :study "
         "AND trial_id IS NOT DISTINCT FROM CAST(:trial AS bigint)"

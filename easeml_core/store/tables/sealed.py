@@ -45,13 +45,6 @@ def fixed_order(tx: Connection, hashes: Sequence[bytes]) -> NDArray[np.int64]:
 
     By the keyed hash of each example (HMAC-SHA-256 with the installation's secret): independent of the order and time
     of upload.
-
-    Args:
-        tx: Transaction of the referee's role.
-        hashes: As from ``example_hashes``, all different.
-
-    Returns:
-        A permutation, int64, shape ``(n_examples,)``: place in the order to index in ``hashes``.
     """
     secret = installation_secret(tx)
     keyed = [hmac.digest(secret, b"order|" + example, "sha256") for example in hashes]
@@ -82,25 +75,6 @@ def seal(
     """Seal a set: content in ``sealed``, size and plan in ``work``; its id.
 
     A row of ``work.test_sets`` that was planned under this name is filled; its plan and steps stay.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study_id: The study it belongs to.
-        data_version_id: The data it was cut from, whose columns it has.
-        purpose: Who may draw on it.
-        inputs: Shape ``(n_examples, ...)``, in the order that the set keeps (``fixed_order``).
-        labels: Shape ``(n_examples,)``; -1 where people will be asked.
-        steps: Answers that the set must serve, >= 1.
-        plan: What was planned before the first answer; public.
-        state: ``live``, or ``sealed`` for one that waits until another one is used up.
-        name: Its name in the study, or None.
-        labels_on_demand: Whether labels are asked for when a verdict needs them.
-        keys: The uploader's name of each example, or None.
-        slices: int64, shape ``(n_examples,)``: place of the example's slice in the plan, -1 for none; or None.
-
-    Raises:
-        ShapeError: Inputs and labels do not have the same length.
-        AlreadyExistsError: Some of the examples lie in a sealed set already (when the statement runs).
     """
     if len(inputs) != len(labels):
         raise ShapeError(name="labels", got=labels.shape, expected=f"({len(inputs)},)")
@@ -160,11 +134,7 @@ def sealed_for_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
 
 
 def sealed_by_tenant(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[str, int]:
-    """Count the examples in sets of each other study of this study's tenant, whatever their state.
-
-    Returns:
-        Name of the study to examples, the most first; studies without one are left out.
-    """
+    """Count the examples in sets of each other study of this study's tenant, whatever their state."""
     found = rows(
         tx,
         "SELECT s.name, count(*) AS examples FROM sealed.examples e JOIN work.studies s ON s.id = e.study_id "
@@ -330,9 +300,6 @@ def add_entry(
 
     ``system`` is ``gate``, ``meter`` or ``other`` (``store/tables/ledger.py``); ``system_step`` and ``system_steps``
     count its answers alone, where several share the set (None: they are ``step`` and ``steps``).
-
-    Raises:
-        BudgetExhaustedError: The set has no such step (when the transaction ends).
     """
     entry_id = scalar(
         tx,

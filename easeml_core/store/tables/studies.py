@@ -46,11 +46,7 @@ def study_of(values: dict[str, Any]) -> Study:
 
 
 def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
-    """The tenant's id; made when new, for which a tenant's login has no right.
-
-    Raises:
-        NotFoundError: A page registers for a person who may not see the tenant.
-    """
+    """The tenant's id; made when new, for which a tenant's login has no right."""
     known = "SELECT id FROM work.tenants WHERE name = :name"
     if (found := scalar(tx, known, name=name)) is not None:
         return int(found)
@@ -107,11 +103,7 @@ def add_study(
     hit: str = "accuracy",
     program: str | None = None,
 ) -> int | None:
-    """The new study's id, or None when this request key has made one already.
-
-    Raises:
-        AlreadyExistsError: Another request has taken the name.
-    """
+    """The new study's id, or None when this request key has made one already."""
     request_key = own_key(tx, request_key)
     found = scalar(
         tx,
@@ -160,15 +152,7 @@ def names_and_tenants(tx: Connection) -> list[tuple[str, str]]:
 
 
 def get_study(tx: Connection, name: str) -> Study:
-    """The study of this name; of those that were refused or archived the last one, where none stands.
-
-    Args:
-        tx: A transaction of any role.
-        name: Its name; ``NAME@NUMBER`` means the one with this number, whose name another one may have taken.
-
-    Raises:
-        NotFoundError: With the names there are.
-    """
+    """The study of this name; of those that were refused or archived the last one, where none stands."""
     called, _, number = name.partition("@")
     of_number = "AND s.id = :id " if number.isdecimal() and len(number) < 19 else ""
     found = row(
@@ -376,11 +360,7 @@ class RequiredAnswers:
 
 
 def required_answers(tx: Connection, study_id: int) -> RequiredAnswers:
-    """Return what the study requires of its models' answers, by its newest data.
-
-    Raises:
-        NotFoundError: The study has no data yet, or there is no such study.
-    """
+    """Return what the study requires of its models' answers, by its newest data."""
     found = record(
         tx,
         RequiredAnswers,
@@ -481,11 +461,7 @@ def list_tenants(tx: Connection) -> list[Tenant]:
 
 
 def get_tenant(tx: Connection, name: str) -> Tenant:
-    """The tenant of this name.
-
-    Raises:
-        NotFoundError: With the names there are.
-    """
+    """The tenant of this name."""
     found = list_tenants(tx)
     for tenant in found:
         if tenant.name == name:
@@ -505,17 +481,7 @@ def change_tenant(tx: Connection, tenant_id: int, changes: Parameters) -> None:
 def acknowledge_results(
     tx: Connection, tenant_id: int, *, trials: Sequence[int], why: str
 ) -> tuple[list[int], list[str]]:
-    """Mark results of a tenant that did not hold as acknowledged.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        tenant_id: The tenant.
-        trials: Only these; empty for all that await it.
-        why: The reason.
-
-    Returns:
-        The trials, ascending, and the names of their studies.
-    """
+    """Mark results of a tenant that did not hold as acknowledged."""
     found = rows(
         tx,
         "UPDATE work.quality_checks q SET acknowledged_at = now(), acknowledged_why = :why FROM work.studies s "

@@ -108,11 +108,7 @@ def list_sets(tx: Connection, study_id: int | None = None) -> list[SealedSet]:
 
 
 def get_set(tx: Connection, test_set_id: int) -> SealedSet:
-    """The set with this id.
-
-    Raises:
-        NotFoundError: There is none.
-    """
+    """The set with this id."""
     found = row(tx, _SET + "WHERE t.id = :id", id=test_set_id)
     if found is None:
         raise NotFoundError(kind="test set with id", name=test_set_id, remedy="see `easeml test-set list`")
@@ -120,17 +116,7 @@ def get_set(tx: Connection, test_set_id: int) -> SealedSet:
 
 
 def find_set(tx: Connection, handle: str | int, study_id: int | None = None) -> SealedSet:
-    """The set of this name or number.
-
-    Args:
-        tx: A transaction of any role.
-        handle: As a text, its name where it is the only one of this name, or its number, and names come first: one may
-            be all digits. As an int, its number and nothing else; a page that shows a set means that one.
-        study_id: The study to look in, or None for all.
-
-    Raises:
-        NotFoundError: There is none, or sets of several studies have the name.
-    """
+    """The set of this name or number."""
     found = rows(
         tx,
         _SET + "WHERE t.deleted_at IS NULL AND (t.id::text = :handle OR (t.name = :handle AND :may_be_name)) "
@@ -191,13 +177,7 @@ def add_planned(
 
 
 def retire(tx: Connection, test_set_id: int, why: str) -> bool:
-    """End the life of a set, whatever is left of it; False when it has ended already.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``; public.
-    """
+    """End the life of a set, whatever is left of it; False when it has ended already."""
     return bool(
         change(
             tx,
@@ -220,16 +200,7 @@ def release(tx: Connection, test_set_id: int, artifact: str) -> None:
 
 
 def delete(tx: Connection, test_set_id: int, why: str) -> bool:
-    """Delete what is sealed in a set that never served; False where it was deleted before.
-
-    Args:
-        tx: Transaction of the referee's role.
-        test_set_id: The set.
-        why: The reason, for the audit.
-
-    Raises:
-        StateError: It has served, or is live or released.
-    """
+    """Delete what is sealed in a set that never served; False where it was deleted before."""
     return bool(scalar(tx, "SELECT sealed.delete_set(:id, :why)", id=test_set_id, why=why))
 
 
@@ -266,9 +237,6 @@ def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> 
 
     After a joint set, sets for the gate or for the meter alone can; after one of these a joint set, once the other has
     ended too. A set that would still meet a live one is passed over.
-
-    Returns:
-        Its id, or None when none waits that can.
     """
     waiting = rows(
         tx,
@@ -285,12 +253,7 @@ def promote_oldest(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> 
 
 
 def waiting_before(tx: Connection, found: SealedSet) -> list[SealedSet]:
-    """Sets that wait, were sealed before this one, and can be live only without it; the first one first.
-
-    Args:
-        tx: Transaction of the referee's role: when a set was sealed is not public.
-        found: A set that waits itself.
-    """
+    """Sets that wait, were sealed before this one, and can be live only without it; the first one first."""
     ids = rows(
         tx,
         "SELECT t.id FROM work.test_sets t JOIN sealed.test_sets k ON k.id = t.id, sealed.test_sets own "
@@ -335,15 +298,7 @@ def tenants_sets_with(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
 def unseen_models(
     tx: Connection, study_id: int, test_set_id: int, *, limit: int, unless_worked_on: bool = False
 ) -> list[Model]:
-    """Models whose past the set should know and does not: production, baseline, then the judged, newest first.
-
-    Args:
-        tx: Transaction of the referee's role.
-        study_id: The study.
-        test_set_id: Its set; models that were run on it are left out.
-        limit: How many at most.
-        unless_worked_on: None while a referee works on a request of the study: its models may be running.
-    """
+    """Models whose past the set should know and does not: production, baseline, then the judged, newest first."""
     return records(
         tx,
         Model,
@@ -369,17 +324,6 @@ _CELLS_AT_ONCE = 2_000_000
 
 def example_hashes(inputs: NDArray[Any], names: Sequence[str] | None) -> list[bytes]:
     """SHA-256 of every example, the same for the same named values in any order.
-
-    Args:
-        inputs: Shape ``(n_examples, ...)``, taken as float32: 1 and 1.0 are one number, -0.0 is 0, NaN is missing.
-        names: Of the columns, as they are kept with the data (``studies.feature_names``); None where they were not
-            kept: then a column's name is its place.
-
-    Returns:
-        32 bytes for each example. Rows of one table have different hashes, short of a collision of names' keys.
-
-    Raises:
-        ShapeError: There are not as many names as columns.
 
     Example:
         >>> one = example_hashes(np.array([[1.0, 0.0, 5.0]]), ["region=south", "region=west", "age"])

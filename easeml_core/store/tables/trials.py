@@ -41,13 +41,7 @@ class Offer(TypedDict):
 
 
 def offered(functions: Iterable[str], *, trainers: bool = True, runtimes: Iterable[str] | None = None) -> Offer:
-    """Return the parameters of ``RUNS_HERE``.
-
-    Args:
-        functions: Names of the caller's training functions.
-        trainers: Whether the caller has the trainers of this package, which run commands and containers too.
-        runtimes: Container programs of the caller's machine; None where that is not known.
-    """
+    """Return the parameters of ``RUNS_HERE``."""
     return {
         "functions": [f"function:{name}" for name in functions],
         "trainers": trainers,
@@ -165,11 +159,7 @@ class TrialOutcome:
 
 
 def get_trial(tx: Connection, trial_id: int, *, lock: bool = False) -> Trial:
-    """The trial, locked until the transaction ends when asked.
-
-    Raises:
-        NotFoundError: When there is none.
-    """
+    """The trial, locked until the transaction ends when asked."""
     found = record(tx, Trial, _TRIAL + "WHERE t.id = :id" + (" FOR UPDATE OF t" if lock else ""), id=trial_id)
     if found is None:
         raise _no_trial(trial_id)
@@ -189,11 +179,7 @@ LEFT JOIN work.observations o ON o.trial_id = t.id LEFT JOIN work.models m ON m.
 
 
 def trial_report(tx: Connection, trial_id: int) -> TrialReport:
-    """Return state, quality, cost, failure and model of a trial.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
+    """Return state, quality, cost, failure and model of a trial."""
     found = record(tx, TrialReport, f"SELECT {_REPORT} {_REPORTED}", id=trial_id)
     if found is None:
         raise _no_trial(trial_id)
@@ -201,11 +187,7 @@ def trial_report(tx: Connection, trial_id: int) -> TrialReport:
 
 
 def trial_life(tx: Connection, trial_id: int) -> TrialLife:
-    """Return a trial's report with its attempts, device, times and last progress.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
+    """Return a trial's report with its attempts, device, times and last progress."""
     more = (
         "(SELECT q.outcome FROM work.quality_checks q WHERE q.trial_id = t.id) AS checked, t.attempt, t.device, "
         "t.start_seconds, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, t.checkpoint_progress"
@@ -251,21 +233,7 @@ def add_trial(
     limit_seconds: float | None = None,
     retries: int | None = None,
 ) -> int:
-    """A new SUGGESTED trial; ``trials_once_per_data_key`` refuses a second one for the same data.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        study_id: Its study.
-        candidate_id: What it trains.
-        data_version_id: On which data.
-        device: Kind of device that it is handed out for.
-        limit_seconds: What is reserved for it.
-        retries: The trial that failed because of its task, whose place it takes; None for the first one.
-
-    Raises:
-        AlreadyExistsError: There is one on these data, or one that takes the same place.
-        BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
-    """
+    """A new SUGGESTED trial; ``trials_once_per_data_key`` refuses a second one for the same data."""
     return int(
         scalar(
             tx,
@@ -300,16 +268,7 @@ def left_over_trials(
     trainers: bool = True,
     runtimes: Iterable[str] | None = None,
 ) -> list[Trial]:
-    """Return SUGGESTED trials that no worker holds: lease or hand-out has run out.
-
-    Args:
-        tx: Role ``easeml_worker``.
-        study_ids: Of these studies.
-        device: Those that may run on this kind; None for all.
-        functions: Names of the caller's training functions; trials of others are left out.
-        trainers: Whether the caller has the trainers of this package.
-        runtimes: Container programs of the caller's machine; None where that is not known.
-    """
+    """Return SUGGESTED trials that no worker holds: lease or hand-out has run out."""
     return records(
         tx,
         Trial,
@@ -487,14 +446,7 @@ def best_of_study(tx: Connection, *, study_id: int, data_version_id: int) -> flo
 
 
 def add_decision(tx: Connection, *, trial_id: int, attempt: int, decision: RungDecision) -> None:
-    """Store a decision, unless its rung has one, or the trial does not belong to this attempt any more.
-
-    Args:
-        tx: The transaction.
-        trial_id: The trial.
-        attempt: The attempt that decides.
-        decision: For one rung.
-    """
+    """Store a decision, unless its rung has one, or the trial does not belong to this attempt any more."""
     change(
         tx,
         'INSERT INTO work.rungs (trial_id, rung, step, "of", quality, hoped, needed, known, rule, goes_on) '

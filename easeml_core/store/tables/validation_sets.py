@@ -198,14 +198,6 @@ def waiting_models(
 
     Those of the study come first in which the last attempt, whatever came of it, is longest ago; of these, those that
     have failed least often, the best ones first.
-
-    Args:
-        tx: A transaction of any role.
-        study_id: Of this study; None for all.
-        skip: Trials whose models are passed over.
-        limit: How many at most.
-        rest_seconds: A model that has failed is passed over for so long, >= 0, and for good after REMEASURE_TRIES;
-            None for neither.
     """
     found = rows(
         tx,
@@ -262,13 +254,7 @@ def count_given_up(tx: Connection, study_id: int) -> int:
 
 
 def add_failure(tx: Connection, waiting: Waiting, reason: str) -> int:
-    """Keep that a model could not be measured, after the attempt; how often that is by now.
-
-    Args:
-        tx: Transaction of the referee's role.
-        waiting: The model.
-        reason: Public text; its first 2,000 characters are kept.
-    """
+    """Keep that a model could not be measured, after the attempt; how often that is by now."""
     return int(
         scalar(
             tx,
@@ -288,15 +274,6 @@ def add_remeasurement(tx: Connection, waiting: Waiting, *, quality: float, secon
 
     Its cost is that of measuring. That of its observation is what training has cost, since an observation says what a
     candidate is worth, at which price.
-
-    Args:
-        tx: Transaction of the referee's role that holds the lock ``suggest``: trials are made under it alone.
-        waiting: The model.
-        quality: In [0, 1].
-        seconds: What measuring took, > 0.
-
-    Returns:
-        None where there is nothing to write: another process was faster, or the data changed.
     """
     added = row(
         tx,

@@ -22,11 +22,7 @@ def optional_text(value: Any) -> str | None:
 
 
 def whole(value: Any, name: str) -> int:
-    """The whole number.
-
-    Raises:
-        ConfigError: If it is none; names the argument.
-    """
+    """The whole number."""
     text = str(value).strip()
     require(text.removeprefix("-").isdecimal(), name, value, "a whole number")
     return int(text)
@@ -38,11 +34,7 @@ def optional_whole(value: Any, name: str) -> int | None:
 
 
 def optional_number(value: Any, name: str) -> float | None:
-    """The number, or None for an unset field.
-
-    Raises:
-        ConfigError: If it is none; names the argument.
-    """
+    """The number, or None for an unset field."""
     if value in EMPTY:
         return None
     try:
@@ -58,9 +50,6 @@ def optional_plain(value: Any, name: str) -> Any:
     Example:
         >>> optional_plain('["digits"]', "studies"), optional_plain({"steps": 3}, "gate"), optional_plain("", "gate")
         (['digits'], {'steps': 3}, None)
-
-    Raises:
-        ConfigError: If the text is no JSON list or object; names the argument.
     """
     if value in EMPTY:
         return None
@@ -79,9 +68,6 @@ def optional_truth(value: Any, name: str) -> bool | None:
     Example:
         >>> optional_truth(True, "trainers"), optional_truth("False", "trainers"), optional_truth("", "trainers")
         (True, False, None)
-
-    Raises:
-        ConfigError: If it is neither; names the argument.
     """
     if value in EMPTY:
         return None

@@ -119,13 +119,7 @@ def _trial_facts(trial: TrialLineage) -> dict[str, Any]:
 
 
 def lineage_of_models(store: Store, judged: Sequence[dict[str, Any]], *, promoted: Collection[int] = ()) -> Lineage:
-    """Return one event about the models that a task had judged or promoted; of many, the first ``MOST_LISTED``.
-
-    Args:
-        store: Role ``easeml_worker`` or a tenant's login.
-        judged: What XCom has of each, with ``model_id``; None there for no model.
-        promoted: Numbers of those that are in production now.
-    """
+    """Return one event about the models that a task had judged or promoted; of many, the first ``MOST_LISTED``."""
     from easeml_core.store.queries.external import model_lineage
 
     listed = [entry for entry in judged if entry["model_id"] is not None][:MOST_LISTED]

@@ -43,14 +43,7 @@ class TrainingTask(EmitsLineage):
         self.is_stopped = True  # no more than a flag: the signal may come in the middle of a transaction
 
     def run_trial(self: Any, context: Context, trial: Any, run: Callable[..., TrialReport], **how: Any) -> Any:
-        """Claim a trial, run it, and tell what came of it, before a failed one fails the task.
-
-        Args:
-            context: Of the task.
-            trial: As of ``trial_id``.
-            run: A service that runs one trial.
-            how: What else it is given.
-        """
+        """Claim a trial, run it, and tell what came of it, before a failed one fails the task."""
         from easeml_core.services.selection.retry import in_place_of
 
         hook, key = EasemlHook(self.easeml_conn_id), request_key(context)
@@ -93,14 +86,7 @@ def plain_function(given: Function) -> Function:
 
 
 def named_functions(given: Iterable[Function]) -> dict[str, Function]:
-    """Return training functions by the names by which candidates name them.
-
-    Args:
-        given: Made by ``@trial``, or plain functions.
-
-    Raises:
-        InvalidInputError: One is no function with a name, or two have the same name.
-    """
+    """Return training functions by the names by which candidates name them."""
     if not isinstance(given, list | tuple):
         message = f"functions must be a list of training functions, got {given!r:.100}"
         raise InvalidInputError(message)

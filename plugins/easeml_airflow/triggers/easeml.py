@@ -96,12 +96,7 @@ class EasemlTrigger(BaseTrigger):
 
 
 def facts_of(event: Any) -> Facts:
-    """What the trigger's event says.
-
-    Raises:
-        AirflowFailException: If the wait ended with an error that trying again cannot mend.
-        AirflowException: If it ended with another error, or the event is none of ours; Airflow retries.
-    """
+    """What the trigger's event says."""
     event = event if isinstance(event, dict) else {"status": repr(event)}
     if event.get("status") == "done":
         return dict(event["facts"])

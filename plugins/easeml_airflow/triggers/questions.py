@@ -149,14 +149,6 @@ QUESTIONS: Mapping[str, Question] = {
 
 
 def look(store: Store, question: str, subject: str, after: int = 0) -> Facts | None:
-    """Look once: the facts, or None for "not yet".
-
-    Args:
-        store: The database.
-        question: A key of QUESTIONS.
-        subject: The request, the trial or the study that is asked about, as text; for a test set and a new one
-            ``study/purpose``, for alerts of the meter ``study/kind/team``; what stands behind may be left out.
-        after: Id of the last event that was dealt with; only later ones count.
-    """
+    """Look once: the facts, or None for "not yet"."""
     facts: Facts | None = to_json(QUESTIONS[question].look(store, subject, after))
     return facts

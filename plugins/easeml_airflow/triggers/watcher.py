@@ -98,11 +98,7 @@ class WatcherTrigger(BaseEventTrigger):
 
     @classmethod
     def unseen(cls, store: Store, study: str | None, seen: set[int]) -> tuple[list[Waiting], set[int]] | None:
-        """Look once.
-
-        Returns:
-            The things that wait and are not among ``seen``, with the numbers of all that wait; None if there are none.
-        """
+        """Look once."""
         waiting = cls.waiting(store, study)
         fresh = [thing for thing in waiting if thing[cls.key] not in seen]
         return (fresh, {thing[cls.key] for thing in waiting}) if fresh else None

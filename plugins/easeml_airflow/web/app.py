@@ -224,13 +224,7 @@ def sealed_of(site: Site) -> Callable[[], Store]:
 
 
 def reach_of(site: Site, viewer: Viewer, role: str) -> callers.Reach | None:
-    """Return what a request of the viewer may touch; None where the database keeps no tenants apart.
-
-    Args:
-        site: Its database.
-        viewer: Who asks.
-        role: ``easeml_viewer`` for what only looks, ``easeml_person`` for what is sent.
-    """
+    """Return what a request of the viewer may touch; None where the database keeps no tenants apart."""
     with site.open_store().begin(writes=False) as tx:
         if not logins.are_pages_apart(tx, role):
             return None
@@ -284,14 +278,7 @@ KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callable[..., Any] | None = None) -> FastAPI:
-    """Make the application.
-
-    Args:
-        site: Where the pages' facts come from, and who asks.
-        require_login: FastAPI dependency that answers 401 or 403 to a user who may see no page.
-        rights: Of programs on a study, as ``auth.airflow_rights`` gives them; None for an application without the
-            service of ``server/service.py``, which asks for the same login, and for more.
-    """
+    """Make the application."""
     site = replace(
         site,
         tabs=[page.TAB for page in PAGES if hasattr(page, "TAB")],

@@ -108,14 +108,7 @@ def pause_seconds(streams: int) -> float:
 async def _news(
     request: Request, dsn: str, topics: list[str], streams: Callable[[], int] = lambda: 1
 ) -> AsyncIterator[str]:
-    """One event whenever something is heard; ends when the database is away, and the page polls from then on.
-
-    Args:
-        request: Of the browser.
-        dsn: Address of the database.
-        topics: What is heard of.
-        streams: How many streams are open.
-    """
+    """One event whenever something is heard; ends when the database is away, and the page polls from then on."""
     listener = Listener.of(dsn)
     async with contextlib.AsyncExitStack() as heard:
         news = asyncio.Event()

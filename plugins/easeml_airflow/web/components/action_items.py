@@ -53,13 +53,7 @@ class Need:
 
 
 def need_of(step: NextStep, viewer: Viewer, *, named: bool = True) -> Need:
-    """Return a step of ``next_steps`` with a link to a page that the viewer may see.
-
-    Args:
-        step: As ``next_steps`` gives it.
-        viewer: Who looks.
-        named: Whether the title begins with the tenant's name.
-    """
+    """Return a step of ``next_steps`` with a link to a page that the viewer may see."""
     names = dict.fromkeys(filter(None, (step.tenant, step.study)))  # once, where a tenant and its study have one name
     name = f"{', '.join(names)}: " if named and step.study else ""
     title = f"{name}{step.title}"

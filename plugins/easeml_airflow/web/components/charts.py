@@ -185,10 +185,6 @@ class Axis:
     def ticks_beside(self, word: float | None, *, room: float) -> list[tuple[float, str]]:
         """Places of the ticks that are not at an end, in per cent, with their labels.
 
-        Args:
-            word: Middle of a word on the same line, in per cent; None without one.
-            room: How far from its middle a tick's label is clear of it, in per cent.
-
         Example:
             >>> Axis(0, 4, [(n, str(n)) for n in range(5)]).ticks_beside(60.0, room=20.0)
             [(25.0, '1')]
@@ -318,12 +314,6 @@ class Plot:
 
 def nice_axis(values: Iterable[float], *, title: str = "", most: int = 6, digits: int | None = None) -> Axis:
     """An axis that holds all values, with at most ``most`` round ticks.
-
-    Args:
-        values: What must fit; those that are not finite are left out. None at all gives 0 to 1.
-        title: Of the axis.
-        most: Ticks at most, at least 2.
-        digits: Decimals of the labels; None for as many as the step needs.
 
     Example:
         >>> axis = nice_axis([0.87, 0.94])

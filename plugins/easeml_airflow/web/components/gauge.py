@@ -86,13 +86,6 @@ def gauge_of(
 ) -> Gauge:
     """The gauge of an answer.
 
-    Args:
-        signal: 1..m, or None where nothing was answered yet.
-        edges: Inner boundaries b_1 < ... < b_{m-1} of the ranges, at least one.
-        tolerance: How far the true gap may lie outside the answered range.
-        measured: The measured gap, for referees only; None draws no needle.
-        sides: Which ends of the range are promised: ``lower``, ``upper`` or both. The band has no other end.
-
     Example:
         >>> text = gauge_of(3, (0.05, 0.13, 0.25), 0.02)
         >>> text.sentence

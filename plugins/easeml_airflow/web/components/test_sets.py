@@ -52,11 +52,6 @@ def track_of(state: SealedSetState) -> list[tuple[str, str]]:
 def acts_of(state: SealedSetState, *, rows: int, systems: Collection[str]) -> list[tuple[str, str]]:
     """What a referee can do with a set: ``retire``, ``release`` or nothing, with what comes of it.
 
-    Args:
-        state: Of the set.
-        rows: Its examples.
-        systems: Which systems draw on it.
-
     Example:
         >>> acts_of(SealedSetState.PLANNED, rows=10, systems=["gate"])
         [('retire', 'Its plan is dropped and its name stays taken. This cannot be taken back.')]
@@ -104,13 +99,7 @@ N = TypeVar("N", bound=Numbered)
 
 
 def ledger_file(entries: Iterable[Numbered], columns: Mapping[str, str], *, test_set: int) -> Response:
-    """The answer of a page that exports a ledger.
-
-    Args:
-        entries: Newest first.
-        columns: Headings, and the field of each in an entry.
-        test_set: Number of the set, for the file's name.
-    """
+    """The answer of a page that exports a ledger."""
     file = io.StringIO()
     writer = GuardedWriter(file)
     writer.row(columns)
@@ -122,11 +111,6 @@ def ledger_file(entries: Iterable[Numbered], columns: Mapping[str, str], *, test
 
 def whole_ledger(read: Callable[[int], Sequence[N]], *, size: int) -> Iterable[N]:
     """All entries of a ledger, newest first, however many: an auditor's file is complete.
-
-    Args:
-        read: Gives a page of ``size`` entries by its number, 0 for the newest ones. What is added meanwhile moves
-            entries to the next page, where they are met again, and left out.
-        size: Of a page.
 
     Example:
         >>> from types import SimpleNamespace

@@ -135,15 +135,7 @@ def page_of(
     is_all: bool,
     asked: Sequence[Question] = (),
 ) -> Page:
-    """The page.
-
-    Args:
-        found: What was found.
-        events: Its events, with who started their runs.
-        figures: As of ``services.reports.audit.recent_figures``.
-        is_all: Whether the viewer sees the whole installation.
-        asked: Forced promotions that wait for an answer in Airflow; for a referee.
-    """
+    """The page."""
     groups = found.groups
     return Page(
         now=_now(figures, is_all=is_all, asked=len(asked)),

@@ -166,15 +166,7 @@ def page_of(
     names: Mapping[int, str],
     viewer: Viewer,
 ) -> Page:
-    """The page.
-
-    Args:
-        place: What it is about.
-        trials: As of ``store.queries.timeline.trials_of``.
-        asked: As of ``store.queries.timeline.requests_of``.
-        names: What people call the models, by their ids.
-        viewer: Who looks; each line leads where they may go.
-    """
+    """The page."""
     return Page(
         place=place,
         now=_now(place, trials, asked),

@@ -254,15 +254,7 @@ def page_of(
     study: Study,
     sees: Callable[[str], bool],
 ) -> DecisionPage:
-    """The page.
-
-    Args:
-        explained: As of ``services.reports.decision``.
-        facts: As of ``services.reports.study.facts_of_decision``.
-        guard: As of ``services.reports.study.guard_of_day``.
-        study: Whose trial it is.
-        sees: Whether a study of this name may be named.
-    """
+    """The page."""
     trial, outcome = facts.trial, explained.outcome
     chosen = explained.chosen
     batch = chosen or next(reversed(explained.batches), None)

@@ -57,12 +57,6 @@ def data_uri(picture: NDArray[np.float32]) -> str:
     Values in [0, 1] or [0, 255] keep their brightness; others are stretched from their least to their greatest. Of a
     number of channels that is no colour, the first is shown in grey.
 
-    Args:
-        picture: Shape (height, width, channels); NaN is shown as the least value.
-
-    Raises:
-        InvalidInputError: It has more than ``MOST_PIXELS`` pixels.
-
     Example:
         >>> data_uri(np.zeros((1, 1, 1), dtype=np.float32))[:32]
         'data:image/png;base64,iVBORw0KGg'
@@ -312,11 +306,7 @@ def _what_the_referee_settles(site: Site, router: APIRouter, who: Any) -> None:
 
 
 def _labeler(viewer: Viewer) -> str:
-    """The name under which their labels are kept; the name that settles conflicts is a referee's.
-
-    Raises:
-        HTTPException: 403 for a user who is no labeler.
-    """
+    """The name under which their labels are kept; the name that settles conflicts is a referee's."""
     viewer.require(*ROLES)
     name = labelling.labeler_name(viewer.name)
     if name == REFEREE and not viewer.is_referee:

@@ -307,20 +307,7 @@ class MeterCommands:
 def meter_commands(
     study: Study, *, ranges: tuple[float, ...], tolerance: float, reliability: float, steps: int, teams: int
 ) -> MeterCommands:
-    """The commands for a set like the one that the planner recommends: path-adaptive with exact tails.
-
-    Args:
-        study: Whose set it will be; of its other settings only those about alerts are taken.
-        ranges: Inner boundaries.
-        tolerance: epsilon.
-        reliability: 1 - delta.
-        steps: Submissions.
-        teams: That share nothing.
-
-    Raises:
-        ConfigError: The settings cannot be a meter's.
-        InvalidInputError: A rule of the study's overfitting budget does not suit the ranges.
-    """
+    """The commands for a set like the one that the planner recommends: path-adaptive with exact tails."""
     wanted = MeterConfig(
         ranges=ranges, tolerance=tolerance, reliability=reliability, steps=steps, teams=teams, ambiguous=AMBIGUOUS
     ).to_json()

@@ -132,11 +132,7 @@ class Draft:
         }
 
     def arguments(self, *, may_weigh: bool) -> Parameters:
-        """What to call ``register_study`` with.
-
-        Raises:
-            InvalidInputError: A field is none of what is allowed; says what is.
-        """
+        """What to call ``register_study`` with."""
         for name in ("study", "tenant"):
             NAME.check(name, getattr(self, name))
         weight = _number("weight", self.weight or "1")
@@ -181,13 +177,7 @@ def draft_of(values: Mapping[str, str]) -> Draft:
 
 
 def checks_of(draft: Draft, *, rows: int | None, plans: bool) -> Checks:
-    """Check a draft.
-
-    Args:
-        draft: The fields.
-        rows: How many rows the data have, where that is known.
-        plans: Whether the sealed parts are planned, which may take seconds.
-    """
+    """Check a draft."""
     condition, wrong = read_condition(draft.condition)
     checked = check_of(draft.condition, wrong, condition or parse_condition(_GATE.condition))
     program, match = _program(draft)
@@ -441,12 +431,7 @@ def _adopted(draft: Draft, found: DataPreview | None) -> Draft:
 
 
 def _require_may(viewer: Viewer, draft: Draft) -> None:
-    """Refuse names that cannot be, and tenants that they may do nothing for.
-
-    Raises:
-        ConfigError: Study or tenant cannot have that name.
-        HTTPException: 403.
-    """
+    """Refuse names that cannot be, and tenants that they may do nothing for."""
     for name in ("study", "tenant"):
         NAME.check(name, getattr(draft, name)[:80])
     if not viewer.changes(draft.study, draft.tenant):

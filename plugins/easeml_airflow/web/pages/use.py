@@ -114,11 +114,7 @@ def row_fields(columns: Sequence[str] | None) -> list[RowField]:
 
 
 def inputs_of(values: Mapping[str, str]) -> Any:
-    """The row in a form: its fields by column, or the pasted numbers.
-
-    Raises:
-        ConfigError: There is neither.
-    """
+    """The row in a form: its fields by column, or the pasted numbers."""
     cells = {name[len(CELL) :]: text for name, text in values.items() if name.startswith(CELL)}
     if cells:
         return cells

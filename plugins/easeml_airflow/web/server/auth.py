@@ -93,11 +93,7 @@ class Viewer:
         return self.is_operator or self.rights(study, tenant, write=True)
 
     def require(self, *roles: Role) -> None:
-        """Refuse a user who has none of these roles.
-
-        Raises:
-            HTTPException: 403, saying who may.
-        """
+        """Refuse a user who has none of these roles."""
         if not self.roles & set(roles):
             names = " or ".join(f"the {role}" for role in roles)
             raise HTTPException(status_code=403, detail=f"only {names} may see or do this; {HOW_TO[roles[0]]}")
@@ -220,11 +216,7 @@ def airflow_study_rights(user: Any) -> StudyRights:
 
 
 def airflow_rights(tenant_of: Callable[[str], str]) -> Callable[..., Check]:
-    """Airflow's own check: ``check = rights(write=...)`` is a dependency that gives the name of who asks.
-
-    Args:
-        tenant_of: The tenant of a study; an empty text for a study that is not there.
-    """
+    """Airflow's own check: ``check = rights(write=...)`` is a dependency that gives the name of who asks."""
     try:
         from airflow.api_fastapi.core_api.security import get_user
     except ImportError:

@@ -249,12 +249,7 @@ def unit_of(seconds: float) -> tuple[float, str]:
 
 
 def time_tag(moment: datetime | None, style: str = "minute") -> str:
-    """A moment as an element that the page's script shows in the viewer's zone; without it, in UTC.
-
-    Args:
-        moment: With its zone; None gives "never".
-        style: ``minute`` (date and minute), ``clock`` (hour and second) or ``day``.
-    """
+    """A moment as an element that the page's script shows in the viewer's zone; without it, in UTC."""
     if moment is None:
         return Markup('<span class="faint">never</span>')
     shown = {"minute": "%Y-%m-%d %H:%M UTC", "clock": "%H:%M:%S UTC", "day": "%Y-%m-%d"}[style]

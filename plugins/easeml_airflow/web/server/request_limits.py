@@ -60,11 +60,7 @@ class Turns:
 
     @contextmanager
     def taken(self, study: str) -> Iterator[None]:
-        """One turn for a study, for as long as the block.
-
-        Raises:
-            ConcurrentUpdateError: There was none in time, or too many wait already.
-        """
+        """One turn for a study, for as long as the block."""
         self._take(study)
         try:
             yield
@@ -97,11 +93,7 @@ class Turns:
 
 
 def few_of_each(viewer: Callable[..., Viewer]) -> Callable[..., Any]:
-    """A FastAPI dependency that answers 429 to a person of whom ``MOST_OF_ONE`` other requests are worked on.
-
-    Args:
-        viewer: FastAPI dependency that gives who asks.
-    """
+    """A FastAPI dependency that answers 429 to a person of whom ``MOST_OF_ONE`` other requests are worked on."""
     who, working = Depends(viewer), Counter[str]()
 
     async def place(viewer: Viewer = who) -> AsyncIterator[None]:
@@ -189,17 +181,7 @@ class Intake:
         self._taken = Counter[str]()
 
     async def form(self, request: Request, *, who: str, most_bytes: int) -> FormData:
-        """The fields of a form; files among them lie on disk until the request is answered.
-
-        Args:
-            request: Of a user whom the route has authorised.
-            who: Their name.
-            most_bytes: Of the whole form.
-
-        Raises:
-            HTTPException: 400 for what is no form, 408 for one that takes too long, 413 for one that is too large.
-            ConcurrentUpdateError: Enough others are being read.
-        """
+        """The fields of a form; files among them lie on disk until the request is answered."""
         with self._place(who):
             return await _read(request, most_bytes)
 
@@ -239,11 +221,7 @@ class DayLimit:
         self._lock = threading.Lock()
 
     def take(self, who: str, tenant: str, today: date) -> None:
-        """Count one more.
-
-        Raises:
-            StateError: That is one too many.
-        """
+        """Count one more."""
         owners = ("tenant", tenant), ("user", who)
         with self._lock:
             if self._day != today:
@@ -256,11 +234,7 @@ class DayLimit:
 
 
 def text_of(form: FormData, name: str, *, most: int = 1000) -> str:
-    """A field as text without blanks at its ends; empty where it is missing.
-
-    Raises:
-        HTTPException: 400 where it is longer.
-    """
+    """A field as text without blanks at its ends; empty where it is missing."""
     value = form.get(name)
     text = value.strip() if isinstance(value, str) else ""
     if len(text) > most:
@@ -276,16 +250,7 @@ def file_of(form: FormData, name: str) -> UploadFile | None:
 
 @contextmanager
 def on_disk(file: UploadFile, *, takes_parquet: bool = False) -> Iterator[Path]:
-    """Yield the file under its plain name in a separate folder.
-
-    Args:
-        file: What came.
-        takes_parquet: Whether it may be Parquet: not where it is read in the server's own process, since few bytes of
-            it can stand for very many.
-
-    Raises:
-        InvalidInputError: It is Parquet, and may not be.
-    """
+    """Yield the file under its plain name in a separate folder."""
     with scratch_folder("brought") as folder:
         path = Path(folder) / plain_file_name(file.filename or "")
         if path.suffix.lower() in PARQUET and not takes_parquet:

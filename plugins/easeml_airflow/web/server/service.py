@@ -258,12 +258,7 @@ class _Unread(Exception):
 
 
 def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
-    """The routes below ``/api/v1/studies``.
-
-    Args:
-        service: What they do.
-        rights: ``rights(write=...)`` gives a FastAPI dependency that lets in who may, and gives their name.
-    """
+    """The routes below ``/api/v1/studies``."""
     router = APIRouter(prefix="/api/v1/studies/{study}")
     reader, writer = Depends(rights(write=False)), Depends(rights(write=True))
     router.add_api_route("/feed", _post(service.feed, writer), methods=["POST"])

@@ -53,12 +53,7 @@ _open: dict[str, tuple[str, Store]] = {}
 
 
 def open_store() -> Store:
-    """The database, as the role that the connection names.
-
-    Raises:
-        StoreUnavailableError: If the connection is missing.
-        EasemlError: If it is none of ours.
-    """
+    """The database, as the role that the connection names."""
     try:
         hook = EasemlHook()
         url = hook.url
@@ -68,11 +63,7 @@ def open_store() -> Store:
 
 
 def open_sealed() -> Store:
-    """The database, as ``easeml_referee``: for the referee's pages only.
-
-    Raises:
-        StoreUnavailableError: This server was not given the address.
-    """
+    """The database, as ``easeml_referee``: for the referee's pages only."""
     url = os.environ.get(REFEREE_VARIABLE, "")
     if not url:
         message = (
@@ -84,11 +75,7 @@ def open_sealed() -> Store:
 
 
 def open_artifacts() -> ArtifactStore:
-    """Where models and data lie.
-
-    Raises:
-        EasemlError: If the connection is missing, or names no place.
-    """
+    """Where models and data lie."""
     return EasemlHook().get_artifacts()
 
 
@@ -186,12 +173,7 @@ class Site:
         return Service(self.open_store, self.open_artifacts)
 
     def one(self, kind: type[State], make: Callable[[], State] | None = None) -> State:
-        """Return this application's only object of a class that keeps state between requests.
-
-        Args:
-            kind: The class.
-            make: Makes the object at the first use; None for the class without arguments.
-        """
+        """Return this application's only object of a class that keeps state between requests."""
         if kind not in self._kept:
             self._kept.setdefault(kind, (make or kind)())  # of two that come at once, the first one is kept
         found: State = self._kept[kind]
@@ -200,15 +182,7 @@ class Site:
     def page(
         self, request: Request, viewer: Viewer, template: str, /, *, status: int = 200, **shown: Any
     ) -> HTMLResponse:
-        """A page in its frame.
-
-        Args:
-            request: What was asked; its path decides which tab is lit.
-            viewer: Who asks.
-            template: Name of its file, in ``templates/`` or in the package of its page.
-            status: Of the answer.
-            shown: What the template names; ``study`` (a Study) brings the study's own tabs.
-        """
+        """A page in its frame."""
         study, queued = shown.get("study"), self._queue(viewer)
         frame = {
             "base": base_of(request),
@@ -227,11 +201,7 @@ class Site:
         return HTMLResponse(html, status_code=status, headers=HEADERS)
 
     def study(self, viewer: Viewer, name: str, *, change: bool = False) -> Study:
-        """Return the study, if the viewer may see it, or change it.
-
-        Raises:
-            HTTPException: 404 where there is none, or where they may not even know; 403 where they may only look.
-        """
+        """Return the study, if the viewer may see it, or change it."""
         with self.open_store().begin() as tx:
             try:
                 found = studies.get_study(tx, name)

@@ -70,13 +70,7 @@ class Backtests:
             return self._kept
 
     def run(self, store: Store) -> None:
-        """Replay the installation's past, unless the last one was of the same.
-
-        Raises:
-            StateError: It takes longer than a page may; says the command that has no limit. Or the person may not see
-                all rows.
-            ConcurrentUpdateError: Another one is under way.
-        """
+        """Replay the installation's past, unless the last one was of the same."""
         if not callers.reaches_all():
             message = "a backtest replays the studies of all tenants; ask an operator for it"
             raise StateError(message)

@@ -293,16 +293,7 @@ def _figures(number: float) -> str:
 
 
 def busy_plot(parts: Sequence[BusyDevices], window: Window, *, is_all: bool) -> tuple[Plot, list[tuple[str, str]]]:
-    """Return devices that trained over time: of all tenants, and of the viewer where that is less.
-
-    Args:
-        parts: As of ``store.queries.compute.busy``.
-        window: Over which they were read.
-        is_all: Whether the viewer sees all tenants.
-
-    Returns:
-        The plot, and the same in figures.
-    """
+    """Return devices that trained over time: of all tenants, and of the viewer where that is less."""
     x = _time_axis(window)
     width = -x.low / max(1, len(parts))
     places = [x.low + (k + 0.5) * width for k in range(len(parts))]

@@ -62,12 +62,6 @@ def expected_starts(
     A device that trains is taken to go on with the next trial of its kind when its present one should end, by the
     predicted cost. One that has taken longer than predicted may be free at any moment, and is left out; what comes
     after a trial without a predicted cost is left open. A free slot of the registry takes a trial now.
-
-    Args:
-        lanes: As of ``services.reports.compute.lanes_of``, of all tenants: a lane serves every tenant.
-        waits: As of ``services.reports.compute.compute``, the next first.
-        free: Free slots of the live devices by kind.
-        now: When all of this was read.
     """
     ends = {kind: [now] * min(slots, len(waits)) for kind, slots in (free or {}).items() if slots}
     for lane in lanes:
@@ -171,14 +165,7 @@ def keys_of(report: ComputeReport) -> list[str]:
 
 
 def page_of(report: ComputeReport, policy: PolicyReport, places: Mapping[str, Place], *, is_all: bool) -> Page:
-    """The page.
-
-    Args:
-        report: As of ``services.reports.compute.compute``.
-        policy: As of ``services.selection.policy.show_policy``.
-        places: Where tasks run, by request key, as far as Airflow says.
-        is_all: Whether the viewer sees all tenants.
-    """
+    """The page."""
     totals, now = report.totals, report.now
     window = SHOWN[report.window]
     bars, title, note = _shares(report.shares, window.word)

@@ -67,12 +67,7 @@ class Pricing:
 
 
 def pricing_of(prices: StoppingPrices | None, asked: float | None) -> Pricing:
-    """The panel.
-
-    Args:
-        prices: The prices of the studies; None while another call of the scheduler takes too long.
-        asked: Price that is tried out, of quality for an hour of a device; None for the present one.
-    """
+    """The panel."""
     if prices is None:
         return Pricing("Another request uses the scheduler at this moment: reload in a while")
     studies, price = prices.studies, prices.price_per_hour

@@ -152,13 +152,7 @@ class GateView:
 
 
 def gate_view(facts: GateReport, *, study: str, path: str) -> GateView:
-    """The view.
-
-    Args:
-        facts: Of the service.
-        study: The study.
-        path: The page's own address below the application's.
-    """
+    """The view."""
     chosen, live, entry, promotable = facts.chosen, facts.live, facts.verdict, facts.promotable
     settled = facts.wanted.settled if chosen is not None and chosen is live else 0
     return GateView(
@@ -506,11 +500,7 @@ def _key(viewer: Viewer, key: str) -> str:
 
 
 def _in_force(study: Study, facts: GateReport) -> tuple[GateConfig, float | None]:
-    """What the planner begins with: the plan of the set that is looked at, else the study's settings.
-
-    Returns:
-        The gate's, whose reliability is its part on a shared set; and the reliability of such a set, else None.
-    """
+    """What the planner begins with: the plan of the set that is looked at, else the study's settings."""
     if facts.chosen is not None:
         joint = joint_config(facts.chosen)
         return gate_settings(facts.chosen), None if joint is None else joint.reliability

@@ -41,14 +41,7 @@ _NAMES = ("condition", "reliability", "steps", "adaptivity", "mode")
 
 
 def gate_commands(study: str, settings: Asked, passes: int, estimator: str) -> dict[str, str]:
-    """The commands for a set of the gate's own.
-
-    Args:
-        study: Name of the study, whose other settings ``test-set plan`` takes.
-        settings: The planner's.
-        passes: Before the size is asked for.
-        estimator: The study's; ``gate plan`` knows no study, so it needs the option.
-    """
+    """The commands for a set of the gate's own."""
     more = f" --passes {passes}" if changes_of(settings.adaptivity, passes) else ""
     return {
         "size": f"easeml gate plan {_sized(settings, estimator)}{more}",
@@ -72,12 +65,7 @@ def joint_commands(study: str, settings: Asked, config: JointConfig) -> dict[str
 
 
 def selftest_command(plan: GateConfig, examples: int) -> str:
-    """The A/A test of a set's plan, on sets as large as it that are made up.
-
-    Args:
-        plan: The gate's part of the set's plan.
-        examples: Of the set.
-    """
+    """The A/A test of a set's plan, on sets as large as it that are made up."""
     return f"easeml gate selftest {_options(plan)} --examples {examples}"
 
 
@@ -180,18 +168,7 @@ class Planner:
 def planner_of(
     plan: GateConfig, asked: Mapping[str, str], *, study: Study, has_set: bool, shared: float | None = None
 ) -> Planner:
-    """Return the planner for the form's values.
-
-    Args:
-        plan: The settings that it begins with: those of the set in force, else of the study.
-        asked: Fields of the form: ``condition``, ``last``, ``reliability``, ``tolerance``, ``steps``, ``passes``
-            (places of sliders), ``adaptivity``, ``power``, ``mode``, ``purpose``, ``drawn`` (the purpose that the
-            reliability's place was for); each may be absent, and hold anything.
-        study: Whose set it will be: its estimator and slices are the set's.
-        has_set: Whether the plan is that of a set.
-        shared: The reliability of gate and meter together, where the plan is the gate's on a shared set; that of the
-            plan is then the gate's part.
-    """
+    """Return the planner for the form's values."""
     typed, condition, error = _condition(plan, asked)
     purpose = _purpose(shared, asked.get("purpose"))
     mode = asked.get("mode") if asked.get("mode") in list(Mode) else plan.mode
@@ -372,12 +349,7 @@ def joint_settings(wanted: Asked) -> dict[str, object]:
 
 
 def joint_view(study: Study, wanted: Asked) -> JointView:
-    """What the planner says of one set for both.
-
-    Args:
-        study: Whose set it is; its meter's settings are taken.
-        wanted: What the gate on it is planned for, but that the reliability is that of both.
-    """
+    """What the planner says of one set for both."""
     try:
         config = set_settings(study, JOINT, joint_settings(wanted))[1]
         assert isinstance(config, JointConfig)  # that is what such a set has

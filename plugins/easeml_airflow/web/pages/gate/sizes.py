@@ -138,16 +138,7 @@ _planned = lru_cache(maxsize=4096)(plan_for_gate)
 
 
 def plan_set(study: Study, settings: Mapping[str, object], changes: int = 0) -> tuple[SetPlan | None, str]:
-    """Plan the gate set that these settings ask of the study, as ``test_sets.plan_test_set`` does.
-
-    Args:
-        study: Whose set it is; its estimator and slices are taken.
-        settings: What differs from the study's settings.
-        changes: How many passes the level of the next answer pays for.
-
-    Returns:
-        The plan, or why there is none: the settings allow none, or there are so many slices that the time was up.
-    """
+    """Plan the gate set that these settings ask of the study, as ``test_sets.plan_test_set`` does."""
     started = time.monotonic()
     try:
         config = set_settings(study, SealedSetPurpose.GATE, settings)[1]

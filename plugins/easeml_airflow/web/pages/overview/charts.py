@@ -180,12 +180,7 @@ class StudyMap:
 
 
 def map_of(crowd: Crowd, names: Sequence[str]) -> StudyMap:
-    """The map of all studies.
-
-    Args:
-        crowd: How many there are of each state.
-        names: Of all, in the order of the states.
-    """
+    """The map of all studies."""
     counts = (crowd.bad, crowd.needs - crowd.bad, crowd.searching, crowd.finished, crowd.paused)
     patches, first = [], 0
     for (colour, word), count in zip(STATES, counts, strict=True):

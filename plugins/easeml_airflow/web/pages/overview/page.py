@@ -220,14 +220,7 @@ NAMED = 5
 
 
 def lines_of(board: Board, forced: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
-    """The lines, worst first; forced promotions that wait in Airflow come after the worst and before all else.
-
-    Args:
-        board: What the database has.
-        forced: As of ``action_items.forced_steps``.
-        viewer: Who looks.
-        is_whole: Whether each has a line, up to ``MOST_LISTED``.
-    """
+    """The lines, worst first; forced promotions that wait in Airflow come after the worst and before all else."""
     steps = sorted((*forced, *board.steps), key=lambda step: step.severity != Severity.BAD)
     if is_whole or board.needs_total + len(forced) <= MOST_LINES:
         return [need_of(step, viewer) for step in steps][:MOST_LISTED]

@@ -244,14 +244,7 @@ class StudyPage:
 
 
 def page_of(report: StudyReport, *, page: int, all_candidates: bool, sort: str = "") -> StudyPage:
-    """Return the page for a report of ``services.reports.study``.
-
-    Args:
-        report: The study.
-        page: Which page of the trials.
-        all_candidates: Whether all candidates are shown, or the dozen that matters.
-        sort: One of ``plots.SORTS``, by which candidates are sorted; anything else for their turn.
-    """
+    """Return the page for a report of ``services.reports.study``."""
     study, facts, believed = report.study, report.facts, report.believed
     chosen = next_trial_of(believed, study)
     return StudyPage(
@@ -564,11 +557,7 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
 
 
 def parameters_of(text: str) -> Parameters:
-    """Return the parameters of a candidate from a form; empty for none.
-
-    Raises:
-        InvalidInputError: It is no JSON object, or too long.
-    """
+    """Return the parameters of a candidate from a form; empty for none."""
     if not text.strip():
         return {}
     try:

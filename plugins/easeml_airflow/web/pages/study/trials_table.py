@@ -141,12 +141,7 @@ def why_of(trial: TrialFacts) -> str:
 
 
 def cost_of(trial: TrialFacts, predicted: float | None = None) -> str:
-    """Return the device time that a trial has taken, and while it runs of how much.
-
-    Args:
-        trial: The trial.
-        predicted: Predicted device seconds; None, or 1.0 before anything was measured, where they are not known.
-    """
+    """Return the device time that a trial has taken, and while it runs of how much."""
     if trial.finished_at is not None:
         return seconds_text(trial.lost_seconds + (trial.cost_seconds or 0.0) + (trial.start_seconds or 0.0))
     if trial.state != TrialState.RUNNING or trial.attempt_started_at is None:
