@@ -20,8 +20,8 @@ import click
 from result_files import FOLDER, write_rows
 from rungs_curves import read_points
 
-from easeml_core.config import TrainingConfig
 from easeml_core.selection.pruning import Decision, Reached, by_gains, by_median, decide, rung_step
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.training.candidates import RATES
 from easeml_core.training.epoch_rules import BestEpoch
 

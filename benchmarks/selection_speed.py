@@ -31,11 +31,11 @@ import made_up_installation as installation
 import numpy as np
 from made_up_installation import make_world
 
-from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import StateError
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.services.selection.scheduler import LiveScheduler, uncollected
+from easeml_core.settings.config import SelectionConfig, TrainingConfig, require
 from easeml_core.store import schema
 from easeml_core.store.database import Store, lock
 from easeml_core.store.server.server import Server
@@ -87,7 +87,7 @@ def bench_select(
         tenants: Active studies, one of each tenant.
         candidates: Candidates of each study.
         observations: Finished trials of each study, below ``candidates``.
-        policy: One of ``easeml_core.config.POLICIES``.
+        policy: One of ``easeml_core.settings.config.POLICIES``.
         decisions: Decisions in memory that are timed, >= 1.
         seed: Of everything random.
         database: Address, as the role that owns the schemas, of an empty database with the current schema; None for a

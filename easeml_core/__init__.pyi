@@ -9,10 +9,6 @@ from .client.installation import Client as Client
 from .client.installation import connect as connect
 from .client.study_client import RefereeRequest as RefereeRequest
 from .client.study_client import StudyClient as StudyClient
-from .config import GateConfig as GateConfig
-from .config import MeterConfig as MeterConfig
-from .config import SelectionConfig as SelectionConfig
-from .config import TrainingConfig as TrainingConfig
 from .errors import EasemlError as EasemlError
 from .selection.simulate.compare import simulate as simulate
 from .services.models.submission import submit_model as submit_model
@@ -23,6 +19,10 @@ from .services.referee.requests import file_promotion as file_promotion
 from .services.registration.register import register_study as register_study
 from .services.selection.scheduler import suggest_trials as suggest_trials
 from .services.trials.execution import run_trial as run_trial
+from .settings.config import GateConfig as GateConfig
+from .settings.config import MeterConfig as MeterConfig
+from .settings.config import SelectionConfig as SelectionConfig
+from .settings.config import TrainingConfig as TrainingConfig
 from .store.artifacts.local import ArtifactStore as ArtifactStore
 from .store.database import Store as Store
 from .training.function_models import save_fitted as save_fitted

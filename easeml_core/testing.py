@@ -156,10 +156,10 @@ def check_policy(name: str) -> None:
     Raises:
         AssertionError: One of these does not hold.
     """
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
     from easeml_core.selection.simulate.run import run_repeat
     from easeml_core.selection.simulate.tables import results_table
+    from easeml_core.settings.config import SelectionConfig
 
     (contestant,) = _tried(f"policy {name!r}", lambda: parse_contestants([name], base=SelectionConfig(), candidates=()))
     rng = np.random.default_rng(0)
@@ -176,11 +176,11 @@ def check_policy(name: str) -> None:
 
 def _check_live_policy(name: str) -> None:
     """Let a policy decide as in a live installation, once by a scheduler that lives on and once by new ones."""
-    from easeml_core.config import SelectionConfig
-    from easeml_core.limits import PLUGIN
     from easeml_core.selection.policies.user_policy import choice_of, policy_function
     from easeml_core.selection.problem import Pull
     from easeml_core.selection.suggestion import scheduler_for
+    from easeml_core.settings.config import SelectionConfig
+    from easeml_core.settings.limits import PLUGIN
 
     function = _tried(f"policy {name!r}", lambda: policy_function(name))
 
@@ -270,9 +270,9 @@ def check_source(spec: str, target: str | None = None, task: str | None = None) 
     Example:
         >>> check_source("sklearn:digits")
     """
-    from easeml_core.config import GateConfig, MeterConfig
     from easeml_core.data.sources.load import load_source
     from easeml_core.services.registration.sealing import part_sizes, planned_sets
+    from easeml_core.settings.config import GateConfig, MeterConfig
 
     tables = [_tried(f"source {spec!r}", lambda: load_source(spec, target, task)) for _ in range(2)]
     first, second = tables

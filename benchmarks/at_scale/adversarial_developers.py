@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import Adaptivity, Mode, SealedSetPurpose
 from easeml_core.meter.sentences import promised_sides
 from easeml_core.services.test_sets.planning import gate_of, needed_examples
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +28,7 @@ from gate_attacks import Attack, Life, Question
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.config import SetConfig
+    from easeml_core.settings.config import SetConfig
 
 DELTA = 0.1
 """What all answers of one set may err together: so large that some hundred lives would show twice of it."""

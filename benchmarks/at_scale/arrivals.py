@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.simulate.protocol import parse_contestants
 from easeml_core.selection.simulate.run import ClairvoyantScheduler
 from easeml_core.selection.simulate.tables import read_table
 from easeml_core.selection.suggestion import scheduler_for
+from easeml_core.settings.config import SelectionConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

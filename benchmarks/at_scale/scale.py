@@ -35,11 +35,11 @@ import made_up_installation
 from made_up_installation import make_world
 from selection_speed import Spread
 
-from easeml_core.config import TrainingConfig
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.attempts import hand_back
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.store import schema
 from easeml_core.store.database import (
     CHANNEL,

@@ -37,12 +37,12 @@ import pages
 from fault_checks import NEVER
 
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_core.config import TrainingConfig
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, TrialStateError
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.execution import claim, record_success
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.store import schema
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store

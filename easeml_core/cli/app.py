@@ -40,8 +40,8 @@ from easeml_core.cli.simulation import backtest, costs, simulate
 from easeml_core.cli.studies import study, tenant
 from easeml_core.cli.test_sets import labels, ledger, test_set
 from easeml_core.cli.trials import device, explain, trial
-from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
+from easeml_core.formats.encoding import typed_record
 
 ERROR, INTERRUPTED = 2, 130
 ALIASES = {"label": "labels"}

@@ -18,8 +18,8 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.operations.archive import CANDIDATE_COMMANDS
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, ProgramError
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

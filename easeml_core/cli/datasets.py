@@ -22,8 +22,8 @@ from easeml_core.cli.connection import (
     wait_for_answer,
 )
 from easeml_core.cli.output import example, plain, show_json, show_table
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.encoding import row_of
 
 if TYPE_CHECKING:
     from easeml_core.cli.output import Columns

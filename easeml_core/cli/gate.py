@@ -24,10 +24,10 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.gate_plan import plan, plan_of, plan_options, slice_pairs
 from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
-from easeml_core.csv_text import GuardedWriter
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, MissingLabelsError, reason_of
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.formats.encoding import row_of
 from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:

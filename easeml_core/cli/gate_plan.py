@@ -10,20 +10,20 @@ import click
 
 from easeml_core.cli.connection import mapping_of, read_text
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, with_options, write_plot
-from easeml_core.config import ESTIMATORS, SAMPLINGS
-from easeml_core.encoding import row_of
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import row_of
 from easeml_core.gate.offline import DecisionPlan
+from easeml_core.settings.config import ESTIMATORS, SAMPLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from easeml_core.config import JointConfig
     from easeml_core.entities import JsonObject
     from easeml_core.gate.offline.planned import PlannedGate
     from easeml_core.gate.planner import PlannedFor
     from easeml_core.gate.script import Script
+    from easeml_core.settings.config import JointConfig
 
 
 _FILE = click.Path(path_type=Path)
@@ -156,8 +156,8 @@ def require_alone(meter: str | None, share: float | None) -> None:
 
 
 def _config(condition: str, asked: PlannedFor, meter: str | None, share: float) -> JointConfig:
-    from easeml_core.config import JointConfig
     from easeml_core.services.test_sets.planning import refuse_own_reliability
+    from easeml_core.settings.config import JointConfig
 
     usual = {field.name: field.default for field in fields(asked)}
     useless = [_OPTIONS.get(name, f"--{name}") for name in _ALONE if getattr(asked, name) != usual[name]]

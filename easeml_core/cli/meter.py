@@ -18,15 +18,15 @@ from easeml_core.cli.output import (
     with_options,
     write_plot,
 )
-from easeml_core.config import DEVELOPERS, TAILS
 from easeml_core.errors import counted
+from easeml_core.settings.config import DEVELOPERS, TAILS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.config import MeterConfig
     from easeml_core.meter.history import Replay
     from easeml_core.meter.planner import MeterPlan
+    from easeml_core.settings.config import MeterConfig
 
 
 meter_options = with_options(
@@ -85,8 +85,8 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
     --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
     multitenant, non-adaptive, fresh, score.
     """
-    from easeml_core.config import METER_METHODS
     from easeml_core.meter.alternatives import plan as plan_set
+    from easeml_core.settings.config import METER_METHODS
 
     planned = plan_set(**meter_settings(given), error_rate=error_rate)
     found, reliability = planned.found, planned.config.reliability
@@ -135,8 +135,8 @@ def replay(
 
     What is printed depends on the sealed set: it is for the referee, and submitters of models must not read it.
     """
-    from easeml_core.config import MeterConfig, require
     from easeml_core.meter.history import read_history, replay_config
+    from easeml_core.settings.config import MeterConfig, require
 
     require(test_size >= 1, "--test-size", test_size, "a whole number >= 1")
     require(seed >= 0, "--seed", seed, ">= 0")

@@ -26,8 +26,8 @@ from easeml_core.cli.connection import (
     wait_for_answer,
 )
 from easeml_core.cli.output import cell, example, plain, show_json, show_table, with_options
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, StateError, counted
+from easeml_core.formats.encoding import row_of
 
 if TYPE_CHECKING:
     from typing import TextIO

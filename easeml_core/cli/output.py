@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,7 +194,7 @@ def plot_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is not None:
-        from easeml_core.display import check_plot
+        from easeml_core.formats.display import check_plot
 
         check_plot(path)
     return path
@@ -202,7 +202,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | 
 
 def write_plot(figure: Any, path: Path) -> None:
     """Write the drawing, and report it on standard error."""
-    from easeml_core.display import save_figure
+    from easeml_core.formats.display import save_figure
 
     save_figure(figure, path)
     click.echo(f"plot: {path}", err=True)

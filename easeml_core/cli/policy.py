@@ -10,10 +10,10 @@ import click
 
 from easeml_core.cli.connection import OWNER, asked_to_end, open_store, store_options
 from easeml_core.cli.output import example, process_options, show_json, show_table
-from easeml_core.config import OBJECTIVES, POLICIES, SelectionConfig
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import InvalidInputError, counted, reason_of
-from easeml_core.limits import PLUGIN
+from easeml_core.formats.encoding import row_of, typed_record
+from easeml_core.settings.config import OBJECTIVES, POLICIES, SelectionConfig
+from easeml_core.settings.limits import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

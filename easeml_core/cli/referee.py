@@ -25,8 +25,8 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, process_options, show_json
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError, counted
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from easeml_core.services.operations.units import Machine
@@ -230,7 +230,7 @@ def _duties(
     bundles: tuple[str, ...],
     keys: Path,
 ) -> Duties:
-    from easeml_core.remote.urls import parse_prefix
+    from easeml_core.files.urls import parse_prefix
     from easeml_core.services.datasets.access import read_queries
     from easeml_core.services.referee.process import Duties
     from easeml_core.services.referee.publishing import MailServer

@@ -10,7 +10,7 @@ import click
 from easeml_core.cli.connection import STUDY, asked_to_end, open_store, store_options
 from easeml_core.cli.operations.evidence import verify
 from easeml_core.cli.output import example, plain, print_table, show_json, show_table
-from easeml_core.encoding import row_of
+from easeml_core.formats.encoding import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

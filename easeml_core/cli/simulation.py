@@ -10,9 +10,9 @@ import click
 
 from easeml_core.cli.connection import OWNER, numbers, open_store, store_options
 from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
-from easeml_core.config import COST_MODES, OBJECTIVES
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.encoding import row_of
+from easeml_core.settings.config import COST_MODES, OBJECTIVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,9 +22,9 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.operations.archive import STUDY_COMMANDS, TENANT_COMMANDS, show_archived
 from easeml_core.cli.output import cell, example, plain, short, show_json, show_table
-from easeml_core.encoding import row_of
 from easeml_core.errors import counted
-from easeml_core.limits import PRIORITY
+from easeml_core.formats.encoding import row_of
+from easeml_core.settings.limits import PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -147,7 +147,7 @@ def make_login(
     Needs the address of the role easeml_owner; the embedded server is asked as its superuser. Where that role cannot
     make roles, the SQL for an administrator of the server is shown. The password is shown once, or written with --to.
     """
-    from easeml_core.files import write_durably
+    from easeml_core.files.local import write_durably
     from easeml_core.services.studies.logins import make_login
 
     if device and tenants:

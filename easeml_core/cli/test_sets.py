@@ -23,16 +23,16 @@ from easeml_core.cli.gate_plan import settings_given, settings_options
 from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.operations.evidence import keys_option, open_notary
 from easeml_core.cli.output import example, plain, show_json, show_table
-from easeml_core.config import GateConfig, JointConfig, MeterConfig
-from easeml_core.csv_text import GuardedWriter
 from easeml_core.errors import counted
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig
 
 if TYPE_CHECKING:
     from easeml_core.cli.output import Columns
-    from easeml_core.config import SetConfig
     from easeml_core.services.labeling.requests import Conflict, WantedLabels
     from easeml_core.services.test_sets.answers import ShownEntry
     from easeml_core.services.test_sets.lifecycle import ShownSet
+    from easeml_core.settings.config import SetConfig
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

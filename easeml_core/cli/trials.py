@@ -17,7 +17,7 @@ from easeml_core.cli.connection import (
     store_options,
 )
 from easeml_core.cli.output import cell, example, plain, short, show_json, show_table
-from easeml_core.encoding import row_of
+from easeml_core.formats.encoding import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

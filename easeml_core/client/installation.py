@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.client.study_client import StudyClient
-from easeml_core.display import frame_of_records
 from easeml_core.errors import ConfigError, InvalidInputError, StoreUnavailableError
+from easeml_core.formats.display import frame_of_records
 
 if TYPE_CHECKING:
     from typing import Self

@@ -10,8 +10,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from easeml_core.display import data_frame, data_series, frame_of_records, html_table
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.formats.display import data_frame, data_series, frame_of_records, html_table
 
 if TYPE_CHECKING:
     from easeml_core.entities import GivenAnswer
@@ -262,7 +262,7 @@ class StudyClient:
             InvalidInputError: The model cannot be read or run, or the key was used for other content.
             StateError: The study is not active.
         """
-        from easeml_core.files import scratch_folder
+        from easeml_core.files.local import scratch_folder
         from easeml_core.services.models.submission import submit_model
         from easeml_core.training.function_models import save_fitted
 

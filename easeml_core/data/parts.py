@@ -20,7 +20,7 @@ from easeml_core.data.splits import TRAIN, divided, with_known
 from easeml_core.data.table import content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
-from easeml_core.files import ARCHIVE_FAULTS, written_whole
+from easeml_core.files.local import ARCHIVE_FAULTS, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

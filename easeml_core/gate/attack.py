@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
-from easeml_core.config import choice, require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Adaptivity, Mode
+from easeml_core.formats.encoding import typed_record
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.self_test import LOG_MISS
+from easeml_core.settings.config import choice, require
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.binomial_bounds import clopper_pearson
 

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.clause_tests import Evidence, Side, gather_evidence, reach, settle_the_certain
 from easeml_core.gate.condition import claim_of, usable_disagreement_bound
 from easeml_core.gate.outcomes import first_of
+from easeml_core.settings.config import choice, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import SAMPLINGS, choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.decision import Decision, Judged, Wanted, conjunction, decide_counts, is_released, wanted_of
 from easeml_core.gate.early_stopping import EarlyRules, LookedUp, Looks, decide_early, judge_looks, looks_of
 from easeml_core.gate.exact_sizes import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
+from easeml_core.settings.config import SAMPLINGS, choice, require
 from easeml_core.stats.paired_differing import Differing
 
 if TYPE_CHECKING:

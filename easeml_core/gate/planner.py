@@ -11,12 +11,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import ESTIMATORS, choice, require
 from easeml_core.entities import Mode
 from easeml_core.errors import ConditionSyntaxError, counted
 from easeml_core.gate.condition import DIFFERENCE, LINEAR, claim_of, disagreement_bound, out_of_reach
 from easeml_core.gate.exact_sizes import TARGETS, exact_sizes
 from easeml_core.gate.paper_sizes import DIFFERENCES, paper_sizes
+from easeml_core.settings.config import ESTIMATORS, choice, require
 from easeml_core.stats.adaptivity import level_of_test, other_conditions_log_cost
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Mode, Symbol, Verdict
+from easeml_core.formats.encoding import typed_record
 
 
 @typed_record

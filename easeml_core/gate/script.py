@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
-from easeml_core.config import GateConfig
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError
+from easeml_core.formats.yaml_text import Fault, YamlFaultError, compose
 from easeml_core.gate.condition import parse_condition
-from easeml_core.yaml_text import Fault, YamlFaultError, compose
+from easeml_core.settings.config import GateConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.gate.condition import claim_of, values_of
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import clopper_pearson
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from easeml_core.config import METER_METHODS, MeterConfig, numbers_of, require, whole_of
-from easeml_core.display import Bar, data_frame, draw_bars, html_page, html_table
-from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, counted
+from easeml_core.formats.display import Bar, data_frame, draw_bars, html_page, html_table
+from easeml_core.formats.encoding import row_of
 from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_config, plan_meter
 from easeml_core.meter.sentences import promise
 from easeml_core.meter.tree_size import METHODS
+from easeml_core.settings.config import METER_METHODS, MeterConfig, numbers_of, require, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def alternatives_to(
     several. A method that promises less, or is sound on a condition only, says so in its warnings.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> plans = alternatives_to(MeterConfig(ranges=(0.1, 0.3), tolerance=0.05))
         >>> [plan.method for plan in plans][:2]
         ['first-change', 'non-adaptive']

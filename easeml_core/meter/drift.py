@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from easeml_core.config import require
 from easeml_core.meter.ranges import decimal_of, exact
 from easeml_core.meter.sentences import TwoSignals, promised_sides
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from easeml_core.config import MeterConfig
+    from easeml_core.settings.config import MeterConfig
 
 _LAST_DIGIT = Decimal("1e-12")
 
@@ -37,7 +37,7 @@ def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[Met
         direct_share: Part of delta for the meter on the second validation sample, in (0, 1).
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> total, direct = split_meters(MeterConfig(reliability=0.9))
         >>> round(total.reliability, 9), round(direct.reliability, 9)
         (0.95, 0.95)
@@ -56,7 +56,7 @@ def both_reliability(total: MeterConfig, direct: MeterConfig) -> float:
         In [0, 1), rounded down to 12 digits.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> both_reliability(MeterConfig(reliability=0.975), MeterConfig(reliability=0.975))
         0.95
         >>> both_reliability(MeterConfig(reliability=0.5), MeterConfig(reliability=0.3))

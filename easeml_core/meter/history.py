@@ -13,23 +13,23 @@ import numpy as np
 from attrs import evolve
 from msgspec import UNSET, UnsetType
 
-from easeml_core.config import require
-from easeml_core.csv_text import numbered_rows, read_text
-from easeml_core.display import COLOURS, data_frame, empty_figure, entitle, html_page, html_table
-from easeml_core.encoding import from_json, typed_record
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.csv_text import numbered_rows, read_text
+from easeml_core.formats.display import COLOURS, data_frame, empty_figure, entitle, html_page, html_table
+from easeml_core.formats.encoding import from_json, typed_record
 from easeml_core.meter.alternatives import PlannedMeter
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.overfitting_budget import budget_breach
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.ranges import late_shift
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.config import MeterConfig
     from easeml_core.entities import JsonObject
     from easeml_core.meter.reading import Reading
+    from easeml_core.settings.config import MeterConfig
 
 COLUMNS = ("submission", "validation_loss", "test_errors")
 

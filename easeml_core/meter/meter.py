@@ -24,17 +24,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from easeml_core.config import require
 from easeml_core.meter import tree_size
 from easeml_core.meter.planner import check_ranges, log_paid, log_share, tree_of
 from easeml_core.meter.ranges import shifted
 from easeml_core.meter.reading import Reading, measurement, read
 from easeml_core.meter.tree_size import METHODS, changes, rule_of, team_steps
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.config import MeterConfig
+    from easeml_core.settings.config import MeterConfig
 
 COUNTS_REACHABLE = ("path-adaptive", "pruned", "dithered")
 """Methods that count the ranges near the measured gap as possible answers, and not all of them.
@@ -186,7 +186,7 @@ def read_submission(
         ConfigError: If an argument is outside its range.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, reliability=0.95, steps=8, method="ratchet")
         >>> reading = read_submission(
         ...     errors=600, examples=4000, validation_loss=0.13, config=config, earlier=[Answered(2)]

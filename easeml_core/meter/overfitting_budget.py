@@ -23,8 +23,8 @@ from easeml_core.meter.sentences import breach_sentence, check_signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.config import MeterConfig
     from easeml_core.meter.sentences import TwoSignals
+    from easeml_core.settings.config import MeterConfig
 
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _COUNT = r"(?P<count>\d{1,6}|" + "|".join(_WORDS) + ")"
@@ -147,7 +147,7 @@ def budget_breach(
         InvalidInputError: If a rule cannot be read.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> config = MeterConfig(ranges=(0.1, 0.3), budget=("two yellow in a row", "retire within 5 submissions"))
         >>> budget_breach([1, 2], config) is None
         True

@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import METER_METHODS, MeterConfig, require
-from easeml_core.encoding import typed_record
+from easeml_core.formats.encoding import typed_record
 from easeml_core.meter import tree_size
 from easeml_core.meter.ranges import exact, mean_branches, narrowest_inner_range
 from easeml_core.meter.reading import interval_size
 from easeml_core.meter.sentences import caveats
 from easeml_core.meter.tree_size import METHODS, Automaton, Tree, team_steps
+from easeml_core.settings.config import METER_METHODS, MeterConfig, require
 from easeml_core.stats.concentration import hoeffding_sample_size
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def plan_config(config: MeterConfig, *, error_rate: float | None = None, method:
     """The plan of a meter with these settings.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> plan_config(MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, method="ratchet", tail="hoeffding")).labels
         1696
     """

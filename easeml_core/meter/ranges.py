@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

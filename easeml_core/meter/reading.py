@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.meter.ranges import exact, signal_of
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import clopper_pearson, log_lower_tail, log_upper_tail, upper_bound
 from easeml_core.stats.concentration import hoeffding_half_width, hoeffding_sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.config import MeterConfig
     from easeml_core.entities import JsonObject
+    from easeml_core.settings.config import MeterConfig
 
 _LN2 = math.log(2)
 _SLACK = 1e-9

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.meter.ranges import at_least, at_most
 from easeml_core.meter.tree_size import Automaton
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.config import MeterConfig
+    from easeml_core.settings.config import MeterConfig
 
 _ENDS = "the true gap lies in the range that was answered, widened by the tolerance on both sides"
 _UPPER = "the true gap is not above the range that was answered by more than the tolerance"
@@ -49,7 +49,7 @@ def promise(config: MeterConfig) -> str:
     """What holds for all submissions at once with the reliability.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> promise(MeterConfig(method="full", one_sided=True))
         'the true gap is not above the range that was answered by more than the tolerance'
     """
@@ -141,7 +141,7 @@ def claim(
     """What a signal says of the gap, and no more than its method promises; figures are rounded to the safe side.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> claim(1, MeterConfig(), gap="the gap")
         'the gap is at most 0.2 (+/- 0.1)'
     """

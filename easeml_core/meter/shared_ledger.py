@@ -16,13 +16,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.config import MeterConfig, parse_adaptivity, require
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.reading import interval_size
+from easeml_core.settings.config import MeterConfig, parse_adaptivity, require
 
 if TYPE_CHECKING:
-    from easeml_core.config import JointConfig
+    from easeml_core.settings.config import JointConfig
 
 _LN2 = math.log(2)
 
@@ -79,7 +79,7 @@ def joint_plan(config: JointConfig) -> JointPlan:
     """The plan of a shared set, once its settings are such that the proof covers them.
 
     Example:
-        >>> from easeml_core.config import JointConfig
+        >>> from easeml_core.settings.config import JointConfig
         >>> joint_plan(JointConfig(reliability=0.9)).meter_steps
         8
     """
@@ -141,7 +141,7 @@ def joint_meter_labels(config: JointConfig) -> int:
         n by the intervals at that level                                             clopper-pearson
 
     Example:
-        >>> from easeml_core.config import GateConfig, JointConfig
+        >>> from easeml_core.settings.config import GateConfig, JointConfig
         >>> meter = MeterConfig(tolerance=0.05, steps=32, ambiguous=5, tail="hoeffding")
         >>> gate = GateConfig(adaptivity="none")
         >>> joint_meter_labels(JointConfig(gate=gate, meter=meter, reliability=0.98))  # delta_meter = .01

@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from easeml_core.config import MeterConfig
+    from easeml_core.settings.config import MeterConfig
 
 _MOST_STATES = 200
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.errors import counted
 from easeml_core.meter.planner import validation_minimum
+from easeml_core.settings.config import require
 from easeml_core.stats.concentration import hoeffding_sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
-    from easeml_core.config import MeterConfig
+    from easeml_core.settings.config import MeterConfig
 
 _LN2 = math.log(2)
 LOOKS = ("trials", "rungs", "submissions", "nights")
@@ -154,7 +154,7 @@ def validation_report(use: ValidationUse, config: MeterConfig) -> ValidationRepo
         ConfigError: If a signal does not exist.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> config = MeterConfig(ranges=(0.05, 0.3), reliability=0.99)
         >>> report = validation_report(ValidationUse(rows=2_000, looks={"trials": 500}), config)
         >>> report.state.value, report.add_rows

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.metrics.quality import Affine, Decay, Growth, Logistic
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

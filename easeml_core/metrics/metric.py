@@ -24,7 +24,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, NotFoundError, NumericalError
 from easeml_core.metrics import scores
 from easeml_core.metrics.custom import stated_function
@@ -36,6 +35,7 @@ from easeml_core.metrics.scores import (
     checked_rows,
     checked_targets,
 )
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from easeml_core import files
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
+from easeml_core.files import local as files
 from easeml_core.models.formats import no_class_number, no_number
 from easeml_core.sandbox.child_protocol import FROM_OUTSIDE, names_missing_package
 

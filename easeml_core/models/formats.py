@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from easeml_core.data.layout import MAX_TARGET_NUMBERS
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

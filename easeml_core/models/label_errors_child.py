@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from easeml_core.errors import EasemlError
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
 from easeml_core.sandbox import child_protocol
 
 

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.models.answers import A_CLASS, array_from_bytes, array_to_bytes
 from easeml_core.models.formats import modules_of
 from easeml_core.sandbox.confinement import FAILED, MADE

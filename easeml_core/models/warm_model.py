@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import EasemlError, StateError, TrainingError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.models.answers import array_from_bytes, array_to_bytes
 from easeml_core.models.formats import modules_of
 from easeml_core.models.warm_child import LENGTH_BYTES

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import yaml
 
 from easeml_core.errors import ProgramError
+from easeml_core.formats.yaml_text import Fault, YamlFaultError, compose, without_tabs
 from easeml_core.programs.data_type import Program
 from easeml_core.programs.schema import (
     LONE_FIELD,
@@ -26,7 +27,6 @@ from easeml_core.programs.schema import (
     check_text,
     short,
 )
-from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 import easeml_core
-from easeml_core.config import require
 from easeml_core.errors import TrainingError
 from easeml_core.sandbox import fork_server
 from easeml_core.sandbox.fork_server import Request, peer_of
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,11 +22,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.errors import MachineError, TrainingError, TrainingKilled, TrainingStarved
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.sandbox.confinement import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
 from easeml_core.sandbox.process import Limits, run_child
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from easeml_core.entities import JsonObject

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from easeml_core.device_requests import fits as device_fits
-from easeml_core.device_requests import is_plain
 from easeml_core.selection.problem import Quota
+from easeml_core.settings.device_requests import fits as device_fits
+from easeml_core.settings.device_requests import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

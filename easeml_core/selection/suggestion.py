@@ -1,6 +1,6 @@
 """Suggest the next trials of a problem, each with its reasons.
 
-    >>> from easeml_core.config import SelectionConfig
+    >>> from easeml_core.settings.config import SelectionConfig
     >>> from easeml_core.selection.problem import Arms, Problem, Pull
     >>> digits = Arms(1, 1.0, ("knn", "forest"), study="digits")
     >>> wine = Arms(2, 1.0, ("knn", "forest"), study="wine")
@@ -19,16 +19,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.limits import PLUGIN
+from easeml_core.settings.limits import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.policies.user_policy import Asked
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, Scheduler
     from easeml_core.selection.surrogate.posterior import Array
+    from easeml_core.settings.config import SelectionConfig
 
 
 RIVAL_WORDS = "; next best was "

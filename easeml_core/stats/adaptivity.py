@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from easeml_core.config import ESTIMATORS, choice, parse_adaptivity, require
 from easeml_core.entities import Adaptivity, Mode
+from easeml_core.settings.config import ESTIMATORS, choice, parse_adaptivity, require
 
 MOST_EXACT = 100
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

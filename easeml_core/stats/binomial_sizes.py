@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri_exp
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from scipy.special import rel_entr
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_sizes import check_log_levels, first_at_most
 from easeml_core.stats.concentration import bennett_h
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 
 def hoeffding_sample_size(*, tolerance: float, log_level: float, value_range: float = 1.0) -> int:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri_exp
 
-from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.binomial_sizes import check_log_levels, fall_per_example, first_at_most
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import bdtr, gammaln, logsumexp, ndtri_exp, xlog1py, xlogy
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
 from easeml_core.stats.binomial_sizes import check_log_levels, fall_per_example, first_at_most
 from easeml_core.stats.bound_sizes import sign_test_bound_size

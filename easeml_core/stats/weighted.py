@@ -58,8 +58,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import gammaln, log_ndtr, xlog1py, xlogy
 
-from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
+from easeml_core.settings.config import require
 from easeml_core.stats.binomial_bounds import LOG_REST, LOG_SHARE, upper_bound
 from easeml_core.stats.binomial_sizes import check_log_levels, fall_per_example, first_at_most
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.database import REFEREE_CHANNEL, notify, notify_pages
 from easeml_core.store.rows import record, records, rows, scalar
 from easeml_core.store.tables.studies import GONE

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import NotFoundError
-from easeml_core.limits import LONGEST_TEXT
+from easeml_core.settings.limits import LONGEST_TEXT
 from easeml_core.store.roles import PERSON, VIEWER, WORKER
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def require_files_of(tenant: str) -> None:
 
 
 def take_role(tx: Connection, login: str) -> None:
-    """Take the person's role for the rest of a transaction of the pages; earlier statements have the role's own rights."""
+    """Take the person's role for the rest of a transaction of the pages; earlier statements keep their own rights."""
     reach = _reach.get()
     if reach is None or login != WORKER:
         return

@@ -22,7 +22,7 @@ from easeml_core.errors import (
     InvalidInputError,
     StoreUnavailableError,
 )
-from easeml_core.limits import (
+from easeml_core.settings.limits import (
     NAME,
 )
 from easeml_core.store import callers, schema

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.limits import NAME
+from easeml_core.settings.limits import NAME
 from easeml_core.store.callers import is_viewer, role_taken
 from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
@@ -250,7 +250,7 @@ _CLOSED = "closed to logins for an upgrade"
 
 
 def keep_logins_out(tx: Connection, *, all_sessions: bool) -> bool:
-    """Let no session of a login begin, and end those that hold a transaction; False where this role lacks the rights."""
+    """Let no session of a login begin, and end those that hold a transaction; False if this role lacks the rights."""
     may = (
         "SELECT pg_has_role(datdba, 'USAGE') AND pg_has_role('pg_signal_backend', 'USAGE') "
         "AND pg_has_role('pg_read_all_stats', 'USAGE') AND to_regrole('easeml_tenant') IS NOT NULL "

@@ -24,7 +24,7 @@ from easeml_core.errors import (
     WrongRoleError,
     database_fault,
 )
-from easeml_core.limits import (
+from easeml_core.settings.limits import (
     ATTEMPTS,
     COST_SECONDS,
     DURATION,

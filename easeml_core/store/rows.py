@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 import numpy as np
 from sqlalchemy import text
 
-from easeml_core.encoding import from_json
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -18,7 +18,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.program import program_of_data, sizes_of
-from easeml_core.device_requests import stored_devices
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.models.networks.architecture import NORMALISATIONS
@@ -36,6 +35,7 @@ from easeml_core.programs.search_space.reader import (
     space_of,
 )
 from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, demands_of, match_program
+from easeml_core.settings.device_requests import stored_devices
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 if TYPE_CHECKING:

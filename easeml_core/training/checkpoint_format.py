@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from easeml_core.errors import ArtifactError
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,7 @@ from easeml_core.errors import (
     blame_of,
     reason_of,
 )
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
 from easeml_core.sandbox import child_protocol
 from easeml_core.sandbox.child_protocol import report_to, silent, take_stdout, tell_started
 from easeml_core.training.devices import detected_devices

@@ -38,9 +38,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core import files
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError, TrainingTaskError
-from easeml_core.files import written_whole
+from easeml_core.files import local as files
+from easeml_core.files.local import written_whole
 from easeml_core.models.answers import wanted_of
 from easeml_core.models.command_model import MANIFEST, MODEL_FOLDER, pack_command, read_program, run_command
 from easeml_core.models.predict import predict_in_child, require_same, rows_to_repeat

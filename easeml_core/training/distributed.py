@@ -16,10 +16,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.config import BACKENDS, require
 from easeml_core.errors import TrainingTaskError
 from easeml_core.sandbox import child_protocol
 from easeml_core.sandbox.child_protocol import FROM_OUTSIDE, REASON_STATUS
+from easeml_core.settings.config import BACKENDS, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from easeml_core.config import PRECISIONS, require
 from easeml_core.entities import Task
 from easeml_core.errors import EasemlError
 from easeml_core.metrics.metric import metric_of
 from easeml_core.models.networks.network import rows_of_block
+from easeml_core.settings.config import PRECISIONS, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

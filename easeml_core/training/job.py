@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
 from easeml_core.errors import StateError
 from easeml_core.metrics.metric import check_metric_name
+from easeml_core.settings.config import require
 from easeml_core.training.distributed import ALONE, Group
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from easeml_core.config import require
 from easeml_core.data.layout import KINDS
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingTaskError
 from easeml_core.models.formats import modules_of
+from easeml_core.settings.config import require
 from easeml_core.training.job import Run
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from easeml_core.config import require
-from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
-from easeml_core.remote.urls import WEB, parse_url
+from easeml_core.files.urls import WEB, parse_url
 from easeml_core.services.operations.checks import Check
+from easeml_core.settings.config import require
+from easeml_core.settings.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.store.database import Store
 from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.queries import health

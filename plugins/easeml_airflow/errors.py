@@ -20,9 +20,9 @@ from easeml_airflow.version_compat import (
     AirflowTaskTimeout,
 )
 from easeml_core import errors as core
-from easeml_core.config import require
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import Blame, blame_of
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

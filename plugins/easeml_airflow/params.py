@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.param import DagParam
 
-from easeml_core import limits
-from easeml_core.config import POLICIES
+from easeml_core.settings import limits
+from easeml_core.settings.config import POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import Param
 
 from easeml_airflow import params
-from easeml_core import limits
+from easeml_core.settings import limits
 
 METRIC = r"^(accuracy|balanced_accuracy|f1|auc|log_loss|rmse|mae|r2|within:[0-9.e+-]+|[\w.]+:\w+)$"
 METRICS = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "rmse", "mae", "r2", "within:0.5"]

@@ -10,8 +10,8 @@ from rich.table import Table
 from stack.failures import NightError
 
 from demo_night.retraining import BASELINE
-from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.reports.overview import overview, study_details
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ TYPED = {
     "easeml audit": f"list {SERVICES}.reports.audit:AuditEvent",
     "easeml backtest": f"{SERVICES}.selection.backtest:BacktestReport",
     "easeml cache clear": f"{CLI}.operations.artifacts:Cleared",
-    "easeml cache show": "easeml_core.remote.cache:CacheReport",
+    "easeml cache show": "easeml_core.files.cache:CacheReport",
     "easeml candidate add": f"list {CANDIDATES}:AddedCandidate | {CANDIDATES}:NamedCandidate",
     "easeml candidate pack": f"{CLI}.candidates:KeptProgram",
     "easeml candidate restore": f"{SERVICES}.studies.archive:WithdrawnCandidate",
@@ -169,7 +169,7 @@ TYPED = {
 
 def document() -> str:
     """The file of schemas: each answer, the definitions that they share, and the answers without a schema."""
-    from easeml_core.encoding import schemas_of
+    from easeml_core.formats.encoding import schemas_of
 
     schemas, shared = schemas_of([kind_of(TYPED[name]) for name in sorted(TYPED)])
     for definition in shared.values():
@@ -329,7 +329,7 @@ ERRORS = {
 
 def openapi_document() -> str:
     """Return the document as JSON."""
-    from easeml_core.encoding import schemas_of
+    from easeml_core.formats.encoding import schemas_of
 
     routes = router().routes
     kinds = [kind_of(TYPED[f"{method} {route.path}"]) for route in routes for method in sorted(route.methods)]

@@ -26,8 +26,8 @@ import click
 from cells.environments import REPOSITORY, UV, CellError, run
 from pip_settings import settings_of, uv_options
 
-from easeml_core.attestation import STATEMENT_TYPE, SigningKey, seal_envelope
 from easeml_core.errors import EasemlError
+from easeml_core.formats.attestation import STATEMENT_TYPE, SigningKey, seal_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

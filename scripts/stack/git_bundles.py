@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.store.server.cluster import LOOPBACK
 from stack.components import Component, airflow
 from stack.environment import plain_environment

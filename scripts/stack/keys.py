@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.store.server.place import SecretFile
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import psutil
 import psycopg2
 
 from easeml_core.errors import EasemlError
-from easeml_core.files import sweep_scratch
+from easeml_core.files.local import sweep_scratch
 from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.place import DATA, place_of

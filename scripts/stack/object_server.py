@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import s3_backends
 from werkzeug.serving import run_simple
 
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

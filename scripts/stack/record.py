@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.sandbox.process import is_alive
 from stack.failures import AlreadyRunningError
 from stack.processes import kill

@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import easeml_core as easeml
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

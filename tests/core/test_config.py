@@ -8,9 +8,9 @@ import attrs
 import numpy as np
 import pytest
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig, SelectionConfig, TrainingConfig
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
+from easeml_core.formats.encoding import to_json
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig, SelectionConfig, TrainingConfig
 
 KINDS = (SelectionConfig, TrainingConfig, GateConfig, MeterConfig, JointConfig)
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.csv_text import GuardedWriter, guarded, without_guard
 from easeml_core.data.rows.row_tables import class_indices, encode, read_examples
+from easeml_core.formats.csv_text import GuardedWriter, guarded, without_guard
 from easeml_core.services.test_sets.release import _write_csv
 
 if TYPE_CHECKING:

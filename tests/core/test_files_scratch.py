@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from easeml_core import files
-from easeml_core.files import scratch_folder, sweep_scratch
+from easeml_core.files import local as files
+from easeml_core.files.local import scratch_folder, sweep_scratch
 
 HOLDER = """
 import sys, time
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 with scratch_folder("trial") as folder:
     print(folder, flush=True)
     time.sleep(600)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from easeml_core import files
-from easeml_core.files import rename_new, write_durably
+from easeml_core.files import local as files
+from easeml_core.files.local import rename_new, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
 write_durably(Path(sys.argv[1]), "new")
 """

@@ -17,7 +17,7 @@ import sys
 import threading
 from pathlib import Path
 
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.sandbox.child_start import own_fork_server
 from easeml_core.services.referee.process import Duties, Referee
 from easeml_core.services.referee.publishing import Timetable

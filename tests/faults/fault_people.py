@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError, is_put_off
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.requests import (

@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.attestation import SigningKey, seal_envelope
-from easeml_core.config import parse_adaptivity
 from easeml_core.data.rows.labeled_pairs import read_pairs
 from easeml_core.data.sources.arrays import read_arrays
 from easeml_core.entities import Task
 from easeml_core.errors import EasemlError
-from easeml_core.files import unpack
+from easeml_core.files.local import unpack
+from easeml_core.files.urls import parse_prefix, parse_url
+from easeml_core.formats.attestation import SigningKey, seal_envelope
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.offline.columns import read_predictions
 from easeml_core.gate.script import read_script
@@ -24,8 +24,8 @@ from easeml_core.models.formats import load_constant
 from easeml_core.programs.language import parse_any
 from easeml_core.programs.schema_reader import read_schema
 from easeml_core.programs.search_space.reader import read_space
-from easeml_core.remote.urls import parse_prefix, parse_url
 from easeml_core.services.evidence.bundle_check import check_bundle
+from easeml_core.settings.config import parse_adaptivity
 from easeml_core.store.rows import as_json
 
 if TYPE_CHECKING:

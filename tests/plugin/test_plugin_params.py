@@ -12,9 +12,9 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from easeml_airflow import params
 from easeml_airflow.notifications.base import SUBJECTS
-from easeml_core.config import POLICIES, parse_adaptivity
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.operations.notifications import EventKind
+from easeml_core.settings.config import POLICIES, parse_adaptivity
 
 GOOD = {
     "easeml_commit_gate": {

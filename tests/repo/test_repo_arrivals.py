@@ -10,10 +10,10 @@ import arrivals
 import numpy as np
 import pytest
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
 from easeml_core.selection.simulate.run import run_repeat
 from easeml_core.selection.simulate.tables import Synthetic, Table
+from easeml_core.settings.config import SelectionConfig
 
 DRAWN = Synthetic(correlation_length=0.5, model_weight=1.0, tenants=12, candidates=7).table(seed=3)
 SMALL = Table(DRAWN.tenants, DRAWN.candidates, DRAWN.quality, 1 + np.arange(84.0).reshape(12, 7) % 11)

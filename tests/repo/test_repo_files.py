@@ -62,7 +62,7 @@ def test_nothing_is_pickled() -> None:
 
 
 RAW_CSV = {
-    "easeml_core/csv_text.py": "the writer that guards",
+    "easeml_core/formats/csv_text.py": "the writer that guards",
     "easeml_core/services/models/inference.py": "answers for programs, from the rows of the same user",
 }
 """Modules that write CSV, and why they may: all other files are for people (``csv_text.GuardedWriter``)."""

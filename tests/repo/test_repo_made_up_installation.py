@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_up_installation import make_world
 
-from easeml_core.config import TrainingConfig
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.store.tables import studies, trials
 
 

@@ -118,7 +118,7 @@ for module in ("operators.trials", "plugin", "triggers.easeml", "hooks.easeml", 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_release_is_of_its_commit_and_its_statement_names_every_file(tmp_path: Path) -> None:
-    from easeml_core.attestation import SigningKey, open_envelope
+    from easeml_core.formats.attestation import SigningKey, open_envelope
 
     key = SigningKey.new()
     (tmp_path / "key.pem").write_bytes(key.pem())

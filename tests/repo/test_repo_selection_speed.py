@@ -15,8 +15,8 @@ from made_up_installation import make_world
 from scale import Messages
 from selection_speed import bench_process, bench_select, time_decisions, time_refits
 
-from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
+from easeml_core.settings.config import SelectionConfig
 
 SMALL = {"tenants": 4, "candidates": 6, "observations": 2, "decisions": 5, "policy": "mm-gp-ei"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from easeml_core.remote.urls import parse_prefix
+from easeml_core.files.urls import parse_prefix
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from attempts import begin_attempt
 
-from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.settings.config import GateConfig, MeterConfig
 from easeml_core.store import logins
 from easeml_core.store.artifacts import location
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL, Store

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core import entities, limits
+from easeml_core import entities
 from easeml_core.errors import StoreError
-from easeml_core.limits import Range
 from easeml_core.models.formats import FORMATS
+from easeml_core.settings import limits
+from easeml_core.settings.limits import Range
 from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import record, records
 from easeml_core.store.tables import outbox, trials
 from easeml_core.store.tables.trials import CurvePoint

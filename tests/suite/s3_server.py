@@ -58,7 +58,7 @@ class S3Server:
     @property
     def files(self) -> Any:
         """A file system of fsspec on it, as the product makes it."""
-        from easeml_core.remote.object_stores import filesystem
+        from easeml_core.files.object_stores import filesystem
 
         return filesystem("s3")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.display import COLOURS
 from easeml_core.entities import Verdict
+from easeml_core.formats.display import COLOURS
 from easeml_core.gate.attack import CONDITION, DELTA, EXAMPLES, STEPS, Attack, critical_count, false_answers
 from easeml_core.gate.condition import parse_condition
 from easeml_core.stats.adaptivity import Allocation, allocate

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from easeml_core.display import COLOURS
+from easeml_core.formats.display import COLOURS
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
+from easeml_core.settings.config import MeterConfig
 from figures.blocks import FOLDER, embedded, shown, table
 from figures.commands import Command, session
 from figures.meter.promises import attack, cifar, ladder, validation

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import spearmanr
 
-from easeml_core.config import MeterConfig, require
-from easeml_core.display import COLOURS
+from easeml_core.formats.display import COLOURS
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import rows_for_looks
+from easeml_core.settings.config import MeterConfig, require
 from easeml_core.stats.binomial_bounds import clopper_pearson, log_lower_tail, log_upper_tail
 from easeml_core.stats.binomial_sizes import log_largest_deviation
 from figures.blocks import canvas, saved, shown, table

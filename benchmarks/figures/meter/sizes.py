@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from easeml_core.display import COLOURS
+from easeml_core.formats.display import COLOURS
 from figures.blocks import canvas, saved, shown, table
 from figures.commands import Command, SessionRunner
 

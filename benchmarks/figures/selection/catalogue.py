@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import PUBLISHED
+from easeml_core.settings.config import PUBLISHED
 from figures.blocks import NEVER, Picture, embedded, seeds_note, shown, spread, table, three, with_plot
 from figures.commands import Command, simulate
 from figures.selection.losses import PriceFigure, Section, price

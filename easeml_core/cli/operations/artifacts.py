@@ -16,8 +16,8 @@ from easeml_core.cli.connection import (
     store_options,
 )
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,7 @@ class Cleared:
 @json_option
 def show(folder: Path | None, as_json: bool) -> None:
     """Show size, limit (EASEML_CACHE_LIMIT_MB), entries, the longest unused first, hits and bandwidth."""
-    from easeml_core.remote.cache import FileCache
+    from easeml_core.files.cache import FileCache
 
     found = FileCache(folder)
     contents = found.report()
@@ -219,7 +219,7 @@ def show(folder: Path | None, as_json: bool) -> None:
 @json_option
 def clear(folder: Path | None, as_json: bool) -> None:
     """Remove every entry that no process uses; what is needed again is fetched again."""
-    from easeml_core.remote.cache import FileCache
+    from easeml_core.files.cache import FileCache
 
     removed = FileCache(folder).clear()
     done = Cleared(len(removed), sum(entry.size for entry in removed) / 1e6)

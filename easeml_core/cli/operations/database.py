@@ -21,8 +21,8 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.cli.referee import configuration_folder
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import EasemlError, StateError, counted
+from easeml_core.formats.encoding import row_of, typed_record
 
 if TYPE_CHECKING:
     from easeml_core.services.operations.backup import Beside

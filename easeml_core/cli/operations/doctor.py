@@ -20,8 +20,8 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, plain, print_table, reading, show_json
-from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, counted
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from easeml_core.cli.connection import (
     store_options,
 )
 from easeml_core.cli.output import example, json_option, reading, show_json, show_table, show_warnings
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, counted, reason_of
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from easeml_core.cli.connection import (
     open_installation,
 )
 from easeml_core.cli.output import example, json_option, show_json, show_table
-from easeml_core.config import require
 from easeml_core.errors import EasemlError, InvalidInputError, counted
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     import threading

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError
+from easeml_core.formats.encoding import to_json
 from easeml_core.sandbox import child_protocol
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 def _of_path(asked: JsonObject) -> DataPreview:
     from easeml_core.data.inference.infer import infer_program
     from easeml_core.data.inference.result import DataPreview, program_text
-    from easeml_core.encoding import row_of
+    from easeml_core.formats.encoding import row_of
 
     path = Path(asked["path"])
     words = {name: asked[name] for name in ("target", "task", "split", "id_column", "step_column") if asked.get(name)}

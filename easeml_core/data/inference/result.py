@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.data.split_spec import ROWS, Split
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Task
 from easeml_core.errors import counted
+from easeml_core.formats.encoding import typed_record
 from easeml_core.programs.data_type import DataType
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from easeml_core.data.sources.arrays import read_header
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.files import ARCHIVE_FAULTS, written_whole
+from easeml_core.files.local import ARCHIVE_FAULTS, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.csv_text import without_guard
 from easeml_core.data.columns import column_of_texts, nearest
 from easeml_core.data.rows.row_format import (
     LABEL,
@@ -50,6 +49,7 @@ from easeml_core.data.sources.images import (
 from easeml_core.data.sources.spec import optional_package
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.csv_text import without_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from easeml_core.csv_text import guarded, without_guard
 from easeml_core.data.columns import column_of_texts, hashed_names, hashed_text, text_column_of
 from easeml_core.data.sources.csv_files import MAX_CELL, read_table
 from easeml_core.data.sources.parquet_files import large_columns, read_parquet
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.csv_text import guarded, without_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

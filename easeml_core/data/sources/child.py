@@ -22,9 +22,9 @@ from easeml_core.data.sources.files import opened_beneath
 from easeml_core.data.sources.load import load_source
 from easeml_core.data.sources.spec import SCHEMES, parse_source
 from easeml_core.data.table import RawTable
-from easeml_core.encoding import from_json, to_json, typed_record
 from easeml_core.entities import Task
 from easeml_core.errors import Blame, InvalidInputError, blame_of, reason_of
+from easeml_core.formats.encoding import from_json, to_json, typed_record
 from easeml_core.programs.language import parse_program
 from easeml_core.sandbox import child_protocol
 

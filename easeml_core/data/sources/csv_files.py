@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.csv_text import MAX_BYTES, numbered_rows, text_of
 from easeml_core.data.columns import column_of_texts, nearest, require_values, split_values_of, target_of
 from easeml_core.data.layout import Layout
 from easeml_core.data.program import program_of_data
@@ -21,6 +20,7 @@ from easeml_core.data.sources.files import opened_file, read_bytes
 from easeml_core.data.split_spec import ROWS
 from easeml_core.data.table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.csv_text import MAX_BYTES, numbered_rows, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.files import MOST_FILES, scratch_folder, unpack
+from easeml_core.files.local import MOST_FILES, scratch_folder, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.csv_text import MAX_BYTES
 from easeml_core.data import mapped
 from easeml_core.data.columns import split_values_of, target_of
 from easeml_core.data.program import InputColumn, program_of_table
@@ -29,6 +28,7 @@ from easeml_core.data.sources.files import read_bytes
 from easeml_core.data.sources.spec import optional_package
 from easeml_core.data.table import MAX_CELLS, table_of_mapped
 from easeml_core.errors import InvalidInputError, counted, reason_of
+from easeml_core.formats.csv_text import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

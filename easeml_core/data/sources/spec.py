@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from easeml_core.data.split_spec import Split, check_split
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.remote.urls import parse_url
+from easeml_core.files.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.csv_text import numbered_rows, read_text, without_guard
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.csv_text import numbered_rows, read_text, without_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import number_of, parse_adaptivity, whole_of
-from easeml_core.display import Bar, data_frame, draw_bars, html_page, html_table
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConfigError, InvalidInputError, counted
+from easeml_core.formats.display import Bar, data_frame, draw_bars, html_page, html_table
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.gate.condition import Condition, number, parse_condition
 from easeml_core.gate.exact_sizes import labels_in_words
 from easeml_core.gate.offline import DecisionPlan
 from easeml_core.gate.planner import PlannedFor, on_average, plan_gate
+from easeml_core.settings.config import number_of, parse_adaptivity, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import parse_adaptivity, require, whole_of
-from easeml_core.display import data_frame, html_page, html_table
-from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, MissingLabelsError, counted
+from easeml_core.formats.display import data_frame, html_page, html_table
+from easeml_core.formats.encoding import from_json, typed_record
 from easeml_core.gate import judge
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Wanted, is_released
@@ -26,6 +25,7 @@ from easeml_core.gate.offline.columns import drawn_order, some
 from easeml_core.gate.offline.planned import PlannedGate, passes_named
 from easeml_core.gate.planner import plan_gate
 from easeml_core.gate.report import ClauseReport
+from easeml_core.settings.config import parse_adaptivity, require, whole_of
 from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:

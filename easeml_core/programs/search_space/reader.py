@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import yaml
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
+from easeml_core.formats.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
     from easeml_core.entities import Parameters

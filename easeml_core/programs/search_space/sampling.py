@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import require
 from easeml_core.programs.search_space.reader import (
     MANY,
     Choice,
@@ -33,6 +32,7 @@ from easeml_core.programs.search_space.reader import (
     parts_of,
     size_of,
 )
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.policies.user_policy import Asked
     from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array, Belief
+    from easeml_core.settings.config import SelectionConfig
 
 ENOUGH_PAST = 10
 MOST_LIVE = 100

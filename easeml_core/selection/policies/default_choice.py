@@ -57,11 +57,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.costs.learn import StudyCosts
     from easeml_core.selection.limits import Mask
     from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array, Belief
+    from easeml_core.settings.config import SelectionConfig
 
 LEAST = 1e-290
 """Added to every expected improvement: arms without any are still told apart by their cost, and run last."""

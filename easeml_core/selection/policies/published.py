@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.policies.standings import Ranking
     from easeml_core.selection.problem import Past, Problem, Pull
     from easeml_core.selection.surrogate.posterior import Array, Belief
+    from easeml_core.settings.config import SelectionConfig
 
     Tenants: TypeAlias = NDArray[np.intp]
     TenantPolicy: TypeAlias = Callable[["Round"], int]

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.limits import Mask
     from easeml_core.selection.problem import Arms
     from easeml_core.selection.surrogate.posterior import Array, Belief
+    from easeml_core.settings.config import SelectionConfig
 
 UNTRIED, NORMAL, WAITING = range(3)
 

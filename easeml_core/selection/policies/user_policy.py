@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.limits import PLUGIN
+from easeml_core.settings.limits import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,8 +32,8 @@ import numpy as np
 from attrs import evolve
 from scipy.special import ndtri
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.selection.policies import acquisition
 from easeml_core.selection.problem import Past
 from easeml_core.selection.simulate.protocol import RIVALS, Contestant, Protocol, parse_contestants, scene
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.simulate.report import Curve
     from easeml_core.selection.surrogate.posterior import Array, Belief
+    from easeml_core.settings.config import SelectionConfig
 
 LOSSES = (0.05, 0.02, 0.01)
 LEAST_TENANTS, LEAST_RESULTS = 8, 3

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve
 
-from easeml_core.config import OBJECTIVES, SelectionConfig, number_of, numbers_of, require, whole_of
-from easeml_core.display import data_frame, html_page, html_table
-from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.formats.display import data_frame, html_page, html_table
+from easeml_core.formats.encoding import to_json
 from easeml_core.selection.simulate.protocol import Contestant, Protocol, parse_contestants
 from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import FairnessCurve, FairnessPoint, Simulation
 from easeml_core.selection.simulate.tables import parse_synthetic, read_table, results_table
+from easeml_core.settings.config import OBJECTIVES, SelectionConfig, number_of, numbers_of, require, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.display import COLOURS, empty_figure, entitle
+from easeml_core.formats.display import COLOURS, empty_figure, entitle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

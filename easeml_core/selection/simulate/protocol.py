@@ -25,10 +25,10 @@ import attrs
 import numpy as np
 from attrs import evolve
 
-from easeml_core.config import COST_MODES, POLICIES, SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError
 from easeml_core.selection.policies.user_policy import policy_function
 from easeml_core.selection.problem import Arms, Past, Problem
+from easeml_core.settings.config import COST_MODES, POLICIES, SelectionConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

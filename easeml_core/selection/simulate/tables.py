@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
+from easeml_core.formats.csv_text import numbered_rows, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.csv_text import Refusal
+    from easeml_core.formats.csv_text import Refusal
     from easeml_core.selection.surrogate.posterior import Array
 
     Flags: TypeAlias = NDArray[np.bool_]

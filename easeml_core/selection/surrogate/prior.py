@@ -54,9 +54,9 @@ from easeml_core.selection.surrogate.posterior import Belief
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence, Set
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.problem import Past
     from easeml_core.selection.surrogate.posterior import Array
+    from easeml_core.settings.config import SelectionConfig
 
 KERNELS = ("empirical", "squared-exponential")
 MOST_TOGETHER = 400

@@ -31,12 +31,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from easeml_core.config import require
-from easeml_core.csv_text import MAX_BYTES
 from easeml_core.data.sources.child import ReadJob, load_table
 from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
 from easeml_core.data.sources.spec import file_format, is_upload
-from easeml_core.encoding import to_json
 from easeml_core.errors import (
     InvalidInputError,
     MachineError,
@@ -46,16 +43,19 @@ from easeml_core.errors import (
     TrainingStarved,
     reason_of,
 )
-from easeml_core.files import scratch_folder
-from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.download import remote_file
-from easeml_core.remote.files import Progress, Teller
-from easeml_core.remote.urls import Address, is_allowed, parse_url
+from easeml_core.files.cache import FileCache, Wanted
+from easeml_core.files.download import remote_file
+from easeml_core.files.local import scratch_folder
+from easeml_core.files.remote_file import Progress, Teller
+from easeml_core.files.urls import Address, is_allowed, parse_url
+from easeml_core.formats.csv_text import MAX_BYTES
+from easeml_core.formats.encoding import to_json
+from easeml_core.formats.yaml_text import YamlFaultError, compose
 from easeml_core.sandbox.child_protocol import OUT_OF_MEMORY
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.studies.uploads import opened_upload
+from easeml_core.settings.config import require
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
-from easeml_core.yaml_text import YamlFaultError, compose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from easeml_core.data.sources.load import RawTable
     from easeml_core.data.split_spec import Split
     from easeml_core.entities import JsonObject, Study
-    from easeml_core.remote.files import About, RemoteFile
+    from easeml_core.files.remote_file import About, RemoteFile
     from easeml_core.store.artifacts.local import ArtifactStore
 
     Hear = Callable[[Progress], object]

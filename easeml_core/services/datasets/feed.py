@@ -10,18 +10,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
 from easeml_core.data.rows.labeled_pairs import Pairs, write_pairs
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import LABEL, rows_of_json
 from easeml_core.data.split_spec import check_split
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.datasets.validation_rows import brought_files
 from easeml_core.services.studies.columns import row_form
+from easeml_core.settings.config import require
 from easeml_core.store.tables import capacity, datasets, models, requests, studies
 
 if TYPE_CHECKING:

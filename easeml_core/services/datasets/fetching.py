@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from easeml_core.data.sources.load import RawTable
     from easeml_core.data.split_spec import Split
     from easeml_core.entities import Study
-    from easeml_core.remote.files import Progress
+    from easeml_core.files.remote_file import Progress
     from easeml_core.services.datasets.access import Fetched, Reach
 
 logger = logging.getLogger(__name__)

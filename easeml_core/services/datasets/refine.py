@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import require
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import typed_record
 from easeml_core.models.label_errors import Ranking
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.datasets.feed import active_study, require_name
+from easeml_core.settings.config import require
 from easeml_core.store.rows import clean
 from easeml_core.store.tables import datasets, studies
 from easeml_core.store.tables.test_sets import example_hashes

@@ -31,7 +31,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import MAX_CELLS, RawTable, content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.row_registry import look_up, register

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.datasets.feed import FeedEntry, listed
 from easeml_core.services.datasets.validation_sets import ValidationSetReport, validation_report
 from easeml_core.services.test_sets.lifecycle import ShownSet, list_test_sets, shown

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import MeterConfig, require
 from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, require_in_memory, write_open_parts
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import RawTable
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError, counted
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import typed_record
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import ValidationReport, ValidationState, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
@@ -37,6 +36,7 @@ from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.studies.columns import row_form
 from easeml_core.services.test_sets.answers import meter_settings_of
 from easeml_core.services.test_sets.upload import part_hashes, unlike
+from easeml_core.settings.config import MeterConfig, require
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.tables import releases, sealed, studies, test_sets, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes

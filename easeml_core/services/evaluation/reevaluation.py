@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.layout import stored_target
 from easeml_core.data.parts import load_open_parts
-from easeml_core.encoding import typed_record
 from easeml_core.errors import (
     ArtifactError,
     Blame,
@@ -34,11 +33,12 @@ from easeml_core.errors import (
     TrainingStarved,
     blame_of,
 )
-from easeml_core.limits import Range
+from easeml_core.formats.encoding import typed_record
 from easeml_core.metrics.metric import METRICS, metric_of
 from easeml_core.models.answers import probabilities_of, wanted_of
 from easeml_core.models.predict import predict_in_child
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation, Run, run_model
+from easeml_core.settings.limits import Range
 from easeml_core.store.database import lock, notify, notify_pages
 from easeml_core.store.tables import models, studies, validation_sets
 from easeml_core.store.tables.sealed import installation_secret

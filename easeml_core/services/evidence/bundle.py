@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.attestation import seal_envelope, statement
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.formats.attestation import seal_envelope, statement
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judge import Slice, looks_of_submission
 from easeml_core.metrics.metric import as_classes

@@ -13,10 +13,9 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.attestation import FIRST, Link, commit, open_envelope
-from easeml_core.config import JointConfig
-from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError
+from easeml_core.formats.attestation import FIRST, Link, commit, open_envelope
+from easeml_core.formats.encoding import typed_record
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide_counts, is_released
 from easeml_core.gate.early_stopping import Looks
@@ -25,6 +24,7 @@ from easeml_core.gate.judge import judge_looks_of_submission
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan
 from easeml_core.services.evidence.bundle import FULL, REDACTED, follows_from_earlier
+from easeml_core.settings.config import JointConfig
 from easeml_core.stats.adaptivity import level_of_test
 from easeml_core.stats.paired_differing import Differing
 from easeml_core.store.tables.chained_rows import GENESIS, LEDGER
@@ -32,8 +32,8 @@ from easeml_core.store.tables.chained_rows import GENESIS, LEDGER
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.attestation import PublicKey
     from easeml_core.entities import JsonObject
+    from easeml_core.formats.attestation import PublicKey
     from easeml_core.gate.condition import Condition
 
 _CLOSE = 1e-9

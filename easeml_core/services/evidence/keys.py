@@ -18,9 +18,9 @@ import stat
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
 
-from easeml_core.attestation import PublicKey, SigningKey, canonical
 from easeml_core.errors import InvalidInputError, StateError, reason_of
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
+from easeml_core.formats.attestation import PublicKey, SigningKey, canonical
 from easeml_core.store.tables.chain import Head, Transaction
 
 if TYPE_CHECKING:

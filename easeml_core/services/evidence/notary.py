@@ -20,9 +20,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from easeml_core.attestation import SigningKey
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, StateError, counted
+from easeml_core.formats.attestation import SigningKey
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.evidence.keys import Intended, KeyFolder, Marks
 from easeml_core.services.evidence.verification import Memory, examine
 from easeml_core.store.tables import chain as chains

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.attestation import FIRST, commit, digest
-from easeml_core.encoding import from_json, typed_record
+from easeml_core.formats.attestation import FIRST, commit, digest
+from easeml_core.formats.encoding import from_json, typed_record
 from easeml_core.store.tables import chain as chains
 from easeml_core.store.tables import chained_rows, labels
 from easeml_core.store.tables.chain import Head
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.attestation import PublicKey
     from easeml_core.entities import JsonObject
+    from easeml_core.formats.attestation import PublicKey
     from easeml_core.store.tables.chain import Entry
 
 BATCH = 1000

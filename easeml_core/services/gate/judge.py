@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import evolve
 
-from easeml_core.config import GateConfig, require
 from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
 from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
 from easeml_core.gate.condition import parse_condition
@@ -36,6 +35,7 @@ from easeml_core.services.test_sets.answers import (
 )
 from easeml_core.services.test_sets.lifecycle import no_live_set
 from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
+from easeml_core.settings.config import GateConfig, require
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store.rows import as_json
 from easeml_core.store.tables import labels, ledger, models, sealed
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.config import JointConfig
     from easeml_core.entities import JsonObject, Model
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.settings.config import JointConfig
     from easeml_core.store.tables.test_sets import PlannedSet
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.labeling.requests import find_labelled_set
+from easeml_core.settings.config import require
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import studies, test_sets
 from easeml_core.store.tables.labels import REFEREE, UNKNOWN, UNSURE

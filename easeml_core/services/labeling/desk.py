@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
-from easeml_core.limits import LABELER
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.labeling.adjudication import (
     Progress,
     held_set,
@@ -27,6 +25,8 @@ from easeml_core.services.labeling.adjudication import (
     unsure_examples,
     where_labelers_differ,
 )
+from easeml_core.settings.config import require
+from easeml_core.settings.limits import LABELER
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import studies, test_sets
 from easeml_core.store.tables.labels import UNKNOWN, UNSURE

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
-from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.row_files import require_label_columns
 from easeml_core.data.rows.row_tables import KEY, class_indices, read_examples, refused
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import cell, column_names
+from easeml_core.settings.config import require
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import releases, sealed, studies, test_sets
 from easeml_core.store.tables.labels import REFEREE, UNKNOWN

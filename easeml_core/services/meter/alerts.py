@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.config import choice, require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import typed_record
+from easeml_core.settings.config import choice, require
 from easeml_core.store.tables import releases, scheduler_requests, studies
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import StateError
 from easeml_core.meter.drift import Said, both_reliability, combine
@@ -40,6 +39,7 @@ from easeml_core.services.test_sets.answers import (
     require_joint_goes_on,
 )
 from easeml_core.services.test_sets.lifecycle import no_live_set
+from easeml_core.settings.config import require
 from easeml_core.store.tables import ledger, models, sealed, studies
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 from easeml_core.store.tables.outbox import MeterFacts
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.config import MeterConfig
     from easeml_core.entities import DataVersion, Model, Study
     from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.settings.config import MeterConfig
     from easeml_core.store.tables.requests import Request
     from easeml_core.store.tables.test_sets import PlannedSet
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.formats.encoding import typed_record
 from easeml_core.meter.drift import both_reliability
 from easeml_core.meter.overfitting_budget import parse_budget
 from easeml_core.meter.sentences import claim, drift_sentence, promised_sides
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.config import MeterConfig
     from easeml_core.services.test_sets.lifecycle import ShownSet
+    from easeml_core.settings.config import MeterConfig
     from easeml_core.store.database import Store
     from easeml_core.store.tables.ledger import LedgerEntry
     from easeml_core.store.tables.releases import Reading, ReadingRow

@@ -16,8 +16,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError, StateError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.tables import models
 
 if TYPE_CHECKING:

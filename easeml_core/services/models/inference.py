@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
-from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.row_files import read_rows, rows_in_blocks
 from easeml_core.data.rows.row_format import rows_of_json
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.files import written_whole
+from easeml_core.files.local import written_whole
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.models.answers import probabilities_of
 from easeml_core.models.predict import predict_in_child
 from easeml_core.models.warm_model import ModelGoneError, WarmModel

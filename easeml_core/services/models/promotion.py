@@ -6,11 +6,11 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, RequestKind, Symbol
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.test_sets.lifecycle import ENDED_BY_ANSWER
+from easeml_core.settings.config import require
 from easeml_core.store.database import notify
 from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.tables import model_life, models, releases, requests, studies, trials

@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import require
 from easeml_core.data.parts import load_open_parts
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, InvalidInputError, StateError, TrainingError
-from easeml_core.files import scratch_folder
-from easeml_core.limits import LONGEST_TEXT
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import typed_record
 from easeml_core.metrics.metric import wrong
 from easeml_core.models.answers import wanted_of
 from easeml_core.models.command_model import pack_command
@@ -34,6 +32,8 @@ from easeml_core.models.formats import FORMATS, NUMBER_WANTED
 from easeml_core.models.predict import predict_in_child, require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
+from easeml_core.settings.config import require
+from easeml_core.settings.limits import LONGEST_TEXT
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import clean
 from easeml_core.store.tables import models, requests, studies

@@ -12,9 +12,9 @@ import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError, StateError, counted, reason_of
-from easeml_core.remote.cache import TrafficReport
+from easeml_core.files.cache import TrafficReport
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.artifacts import location as rows
 from easeml_core.store.artifacts.orphans import (
     NamedFile,

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from easeml_core import __version__
-from easeml_core.encoding import typed_record
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SchemaVersionError, StateError, reason_of
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.operations.artifact_store import set_artifacts
 from easeml_core.store import dump, schema
 from easeml_core.store.artifacts.local import is_unfinished

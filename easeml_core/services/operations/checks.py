@@ -12,14 +12,14 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from easeml_core.display import span
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, EasemlError, counted, reason_of
-from easeml_core.limits import PLUGIN
+from easeml_core.formats.display import span
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.selection.policy import current_config, require_policy
 from easeml_core.services.selection.scheduler_process import MOST_LOCKS
+from easeml_core.settings.limits import PLUGIN
 from easeml_core.store import schema
 from easeml_core.store.artifacts import disk
 from easeml_core.store.artifacts.disk import room_at

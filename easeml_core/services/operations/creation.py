@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, StateError, reason_of
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.operations.artifact_store import checked_artifacts, installed_place
 from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store

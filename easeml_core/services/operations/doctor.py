@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, EasemlError, StateError, StoreError, counted, reason_of
-from easeml_core.remote.cache import default_folder
+from easeml_core.files.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.services.evidence.notary import REMEDY, verify_all

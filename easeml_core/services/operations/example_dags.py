@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from easeml_core import __version__
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, StateError, reason_of
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from easeml_core.config import require
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError, StateError, StoreError, StoreUnavailableError
+from easeml_core.formats.encoding import row_of, typed_record
+from easeml_core.settings.config import require
 from easeml_core.store.database import lock
 from easeml_core.store.queries import external
 from easeml_core.store.tables import studies, trials

@@ -24,8 +24,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.operations.checks import KeptLook
 from easeml_core.services.reports.assessments import assess_changes, kept_of
 from easeml_core.services.reports.recommendations import Standing

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.display import device_time
-from easeml_core.encoding import typed_record
+from easeml_core.formats.display import device_time
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.reports.assessments import assess_changes, events_of
 from easeml_core.services.reports.recommendations import best_words, steps_of
+from easeml_core.settings.config import require
 from easeml_core.store.queries import assessments
 from easeml_core.store.queries import audit as rows
 

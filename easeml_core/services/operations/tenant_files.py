@@ -10,9 +10,9 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, StateError, reason_of
+from easeml_core.formats.encoding import typed_record
+from easeml_core.settings.config import require
 from easeml_core.store.artifacts.orphans import (
     DAY_SECONDS,
     claimed_files,

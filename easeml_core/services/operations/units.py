@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

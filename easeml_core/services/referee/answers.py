@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import GivenAnswer, RequestKind, Symbol
+from easeml_core.formats.encoding import from_json, typed_record
 
 if TYPE_CHECKING:
     from easeml_core.entities import JsonObject

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from easeml_core.display import span
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import counted
+from easeml_core.formats.display import span
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:

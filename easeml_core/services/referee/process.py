@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.entities import RequestKind
-    from easeml_core.remote.cache import FileCache
-    from easeml_core.remote.urls import Address
+    from easeml_core.files.cache import FileCache
+    from easeml_core.files.urls import Address
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.external_query import NamedQuery

@@ -20,13 +20,13 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.entities import AlertKind
 from easeml_core.errors import ConcurrentUpdateError, EasemlError, StoreUnavailableError
 from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
 from easeml_core.services.referee.claiming import wake
 from easeml_core.services.test_sets.lifecycle import end_set
+from easeml_core.settings.config import require
 from easeml_core.store.tables import chain, outbox, releases, requests, studies
 from easeml_core.store.tables.outbox import GateFacts, MailText, MeterFacts
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
+from easeml_core.settings.config import require
 from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:

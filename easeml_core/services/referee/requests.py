@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from easeml_core.config import parse_adaptivity, require
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Adaptivity, GivenAnswer, RequestKind, SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.datasets.feed import FeedReceipt
 from easeml_core.services.meter.results import shown_reading
@@ -21,6 +20,7 @@ from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, Refr
 from easeml_core.services.referee.place_in_queue import QueuePlace, late_text, place_of, place_text
 from easeml_core.services.registration.register import RegisteredStudy
 from easeml_core.services.test_sets.answers import BLOCKING_REFUSED, gate_settings
+from easeml_core.settings.config import parse_adaptivity, require
 from easeml_core.store.tables import datasets, model_life, models, releases, requests, studies
 
 if TYPE_CHECKING:

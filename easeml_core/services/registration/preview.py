@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from easeml_core.data.inference.result import DataPreview, spec_of
 from easeml_core.data.sources.spec import SCHEMES, is_upload, parse_source, upload_of
-from easeml_core.encoding import from_json
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import from_json
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, demands_of, match_program
 from easeml_core.sandbox.process import Limits, run_child

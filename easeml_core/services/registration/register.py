@@ -7,21 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.config import (
-    DirectConfig,
-    GateConfig,
-    JointConfig,
-    MeterConfig,
-    TrainingConfig,
-    require,
-    require_known,
-)
 from easeml_core.data.sources.load import check_source
 from easeml_core.data.sources.spec import checked_task
 from easeml_core.data.split_spec import check_split
-from easeml_core.encoding import to_json, typed_record
 from easeml_core.entities import JsonObject, Parameters, RequestKind, StudyState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
+from easeml_core.formats.encoding import to_json, typed_record
 from easeml_core.gate.condition import parse_condition
 from easeml_core.metrics.metric import CLASSES, METRICS, check_metric_name, metric_of, require_gate_metric
 from easeml_core.programs.language import parse_program
@@ -35,6 +26,15 @@ from easeml_core.services.test_sets.planning import (
     refuse_own_reliability,
     set_purposes,
     study_plan,
+)
+from easeml_core.settings.config import (
+    DirectConfig,
+    GateConfig,
+    JointConfig,
+    MeterConfig,
+    TrainingConfig,
+    require,
+    require_known,
 )
 from easeml_core.store.tables import requests, scheduler_requests, studies
 from easeml_core.training.candidates import GRIDS

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
 from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import content_hash, divided_rows, parts_of, save_open_parts
 from easeml_core.data.program import program_of_data
@@ -24,7 +23,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
 from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.metrics.metric import wrong
 from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
@@ -46,6 +45,7 @@ from easeml_core.services.test_sets.row_registry import (
     require_few_refusals,
     require_other_rows,
 )
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig, TrainingConfig
 from easeml_core.store.database import notify
 from easeml_core.store.tables import models, sealed, studies
 from easeml_core.store.tables.test_sets import example_hashes
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.config import SetConfig
     from easeml_core.data.parts import Parts
     from easeml_core.data.sources.load import RawTable
     from easeml_core.data.split_spec import Split
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from easeml_core.services.datasets.fetching import Fetches
     from easeml_core.services.test_sets.compared_rows import NewRows
     from easeml_core.services.test_sets.row_registry import Found
+    from easeml_core.settings.config import SetConfig
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.tables.requests import Request
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import StudyState
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.reports.recommendations import (
     SILENT,
     Severity,

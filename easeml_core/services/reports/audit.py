@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
-from easeml_core.csv_text import GuardedWriter
-from easeml_core.display import with_unit
-from easeml_core.encoding import row_of, typed_record
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.formats.display import with_unit
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.test_sets.lifecycle import WHY
+from easeml_core.settings.config import require
 from easeml_core.store.queries import audit as store_audit
 from easeml_core.store.queries.audit import AuditRow, Filter
 

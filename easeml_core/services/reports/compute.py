@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.device_requests import weight_of
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
+from easeml_core.settings.config import require
+from easeml_core.settings.device_requests import weight_of
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables.capacity import live_devices, usable
 from easeml_core.store.tables.decisions import list_settings

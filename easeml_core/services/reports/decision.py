@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 from msgspec import UNSET, UnsetType
 
-from easeml_core.config import SelectionConfig
-from easeml_core.display import html_page, html_table
-from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, TrialState
-from easeml_core.limits import PLUGIN
+from easeml_core.formats.display import html_page, html_table
+from easeml_core.formats.encoding import from_json, typed_record
 from easeml_core.selection.suggestion import RunnerUp, seconds_text
 from easeml_core.services.trials.rungs import sentence_of
+from easeml_core.settings.config import SelectionConfig
+from easeml_core.settings.limits import PLUGIN
 from easeml_core.store.tables import decisions, trials
 from easeml_core.store.tables.trials import RungDecision
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import GateConfig, JointConfig, require
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState, Symbol
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.gate.report import VerdictReport
 from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.reports.submissions import newest_set, production_of
 from easeml_core.services.test_sets.answers import ShownEntry, gate_settings, joint_config, shown_entry
 from easeml_core.services.test_sets.lifecycle import ShownSet, SystemSteps, shown
 from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
+from easeml_core.settings.config import GateConfig, JointConfig, require
 from easeml_core.store.queries import submissions
 from easeml_core.store.tables import labels, ledger, requests, sealed, studies, test_sets
 

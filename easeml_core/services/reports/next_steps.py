@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from easeml_core.config import MeterConfig
-from easeml_core.display import device_time
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState, implementation_text
 from easeml_core.errors import NotFoundError, counted
+from easeml_core.formats.display import device_time
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of, to_run
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.answers import meter_settings_of
+from easeml_core.settings.config import MeterConfig
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments, overview
 from easeml_core.store.queries.assessments import KindOfNeed

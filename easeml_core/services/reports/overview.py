@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, Task
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.meter.results import ShownReading, shown_reading
 from easeml_core.services.reports.assessments import assess_changes, totals_of_all
 from easeml_core.services.reports.next_steps import (

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from easeml_core.display import device_time, span
 from easeml_core.entities import AlertKind, StudyState, Symbol
+from easeml_core.formats.display import device_time, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

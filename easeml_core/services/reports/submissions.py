@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.meter.sentences import promised_sides
 from easeml_core.services.meter.reading import HAS_NO_ANSWER_LEFT
@@ -18,6 +17,7 @@ from easeml_core.services.models.promotion import before_standing
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 from easeml_core.services.test_sets.answers import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
 from easeml_core.services.test_sets.lifecycle import HAS_NO_LIVE_SET, steps_by_system
+from easeml_core.settings.config import require
 from easeml_core.store.queries import submissions
 from easeml_core.store.tables import model_life, releases, studies, test_sets
 

@@ -7,8 +7,8 @@ from functools import singledispatch
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.services.test_sets.lifecycle import WHY
+from easeml_core.settings.config import require
 from easeml_core.store.queries import timeline as rows
 from easeml_core.store.queries.timeline import EventKind
 from easeml_core.store.tables import studies

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import evolve
 
-from easeml_core.config import SelectionConfig
-from easeml_core.csv_text import numbered_rows, read_text
-from easeml_core.encoding import from_json, row_of, to_stored_json, typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError, StoreError
+from easeml_core.formats.csv_text import numbered_rows, read_text
+from easeml_core.formats.encoding import from_json, row_of, to_stored_json, typed_record
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import CostReport, Measured, cost_report
 from easeml_core.selection.simulate.backtest import (
@@ -41,6 +40,7 @@ from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import Simulation
 from easeml_core.selection.simulate.tables import Table, read_table
 from easeml_core.services.selection.policy import current_config, set_policy
+from easeml_core.settings.config import SelectionConfig
 from easeml_core.store.tables import studies, trials
 from easeml_core.store.tables.decisions import may_set, newest_settings
 

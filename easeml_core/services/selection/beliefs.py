@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.encoding import typed_record
+from easeml_core.formats.encoding import typed_record
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.surrogate.logit_normal import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected

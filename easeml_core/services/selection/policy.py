@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from easeml_core.config import SelectionConfig
-from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.entities import JsonObject, Parameters
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
-from easeml_core.limits import LONGEST_TEXT, PLUGIN
+from easeml_core.formats.encoding import row_of, to_json, typed_record
 from easeml_core.selection.policies.user_policy import choice_of, policy_function
+from easeml_core.settings.config import SelectionConfig
+from easeml_core.settings.limits import LONGEST_TEXT, PLUGIN
 from easeml_core.store.database import lock
 from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
@@ -54,7 +54,7 @@ class PolicyReport:
 
     Attributes:
         id: Of the change; it and what follows ``config`` are None while the program's own settings hold.
-        policy: One of ``easeml_core.config.POLICIES``.
+        policy: One of ``easeml_core.settings.config.POLICIES``.
         config: All settings, whatever version stored them.
         reason: Why they were changed.
         created_at: When, by the database's clock.

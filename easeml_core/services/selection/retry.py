@@ -13,13 +13,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from easeml_core.config import TrainingConfig
-from easeml_core.device_requests import weight_of
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.candidates import adding_command
 from easeml_core.services.studies.limits import reservation
+from easeml_core.settings.config import TrainingConfig
+from easeml_core.settings.device_requests import weight_of
 from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
 from easeml_core.store.tables import capacity, leases, studies, trials
 

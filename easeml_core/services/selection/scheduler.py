@@ -19,10 +19,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.config import TrainingConfig, require
-from easeml_core.device_requests import check_device_request, weight_of
-from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
+from easeml_core.formats.encoding import row_of, to_stored_json, typed_record
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.suggestion import OF_OTHER_TENANT, RIVAL_WORDS, RunnerUp
 from easeml_core.services.selection.policy import require_policy
@@ -30,6 +28,8 @@ from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.limits import renewal, reservation
 from easeml_core.services.telemetry import DECISION_SECONDS, span
+from easeml_core.settings.config import TrainingConfig, require
+from easeml_core.settings.device_requests import check_device_request, weight_of
 from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import capacity, decisions, leases, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
@@ -131,7 +131,7 @@ class LiveScheduler:
 
     Args:
         store: Role ``easeml_worker``.
-        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
+        policy: One of ``easeml_core.settings.config.POLICIES``; None for that of the installation, see ``policy.py``.
         studies_only: Names of the studies to choose from; None for all active ones.
         functions: Names of the caller's training functions (``@trial``), or these with the hashes of their sources:
             candidates of other functions are not suggested. None stands for a source that is not known.

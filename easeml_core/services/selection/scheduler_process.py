@@ -21,7 +21,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from easeml_core.config import require
 from easeml_core.errors import (
     Blame,
     EasemlError,
@@ -36,6 +35,7 @@ from easeml_core.errors import (
 from easeml_core.services.selection.policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, require_askable
 from easeml_core.services.telemetry import below, trace_parent
+from easeml_core.settings.config import require
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL, SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener, wait_here
@@ -80,7 +80,7 @@ class SchedulerProcess:
 
     Args:
         store: Role ``easeml_scheduler``.
-        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
+        policy: One of ``easeml_core.settings.config.POLICIES``; None for that of the installation.
         poll_seconds: Longest pause between two looks when no notification comes, > 0.
 
     Raises:

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.entities import Study, Tenant
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler_interface import Scheduler
     from easeml_core.selection.suggestion import Suggestion
+    from easeml_core.settings.config import SelectionConfig
     from easeml_core.store.tables.decisions import KnownTrial, Look, Menu
 
     Place = tuple[int, int]

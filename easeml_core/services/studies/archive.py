@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.studies.limits import MOST_REASON
 from easeml_core.services.studies.logins import end_login
+from easeml_core.settings.config import require
 from easeml_core.store import archive, logins
 from easeml_core.store.archive import ArchivedStudy as ArchivedStudy  # noqa: TC001  # for the callers of this module
 from easeml_core.store.database import notify, notify_pages, savepoint

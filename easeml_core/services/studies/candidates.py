@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, UnsetType
 
 from easeml_core.data.layout import Layout, stored_target
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Parameters, StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.metrics.metric import METRICS
 from easeml_core.models.command_model import pack_command, read_program
 from easeml_core.services.studies.limits import check_candidate_count, check_candidate_limits, trainable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from easeml_core.data.layout import Layout, stored_target
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.row_format import RowForm
-from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.models.answers import wanted_of
 from easeml_core.store.tables import studies
 

@@ -20,11 +20,11 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import TrainingConfig, require
-from easeml_core.device_requests import stored_devices
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.limits import MAX_PARALLEL, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
+from easeml_core.formats.encoding import row_of, typed_record
+from easeml_core.settings.config import TrainingConfig, require
+from easeml_core.settings.device_requests import stored_devices
+from easeml_core.settings.limits import MAX_PARALLEL, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.store.database import lock, notify_pages
 from easeml_core.store.tables import capacity, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.entities import Parameters, Study, Tenant
-    from easeml_core.limits import Limit
+    from easeml_core.settings.limits import Limit
     from easeml_core.store.database import Store
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store import logins
 from easeml_core.store.server.place import new_password
 from easeml_core.store.tables import studies

@@ -16,7 +16,7 @@ from easeml_core.data.sources.files import unpack_upload
 from easeml_core.data.sources.spec import SCHEMES, UploadName, is_upload, parse_source, plain_file_name, upload_of
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.limits import NAME
+from easeml_core.settings.limits import NAME
 from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.datasets import uses_of_uploads

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig
-from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject, SealedSetPurpose, SealedSetState
 from easeml_core.errors import StateError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.sandbox.isolation import Isolation
 from easeml_core.services.test_sets.planning import gate_of, joint_weight_limit
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.store.tables import ledger, sealed, studies
 from easeml_core.store.tables.test_sets import serves
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.config import SetConfig
     from easeml_core.entities import Study
+    from easeml_core.settings.config import SetConfig
     from easeml_core.store.database import Store
     from easeml_core.store.tables.ledger import LedgerEntry
     from easeml_core.store.tables.outbox import Facts

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from easeml_core.config import JointConfig, SetConfig
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.evaluation.sealed_runs import sealed_run_steps
 from easeml_core.services.test_sets.answers import gate_settings
 from easeml_core.services.test_sets.planning import needed_examples, set_settings
 from easeml_core.services.test_sets.row_registry import Overlap, overlapping_sets
+from easeml_core.settings.config import JointConfig, SetConfig
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, outbox, releases, studies, test_sets
 

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from easeml_core.config import (
-    DirectConfig,
-    GateConfig,
-    JointConfig,
-    MeterConfig,
-    SetConfig,
-    choice,
-    require,
-    set_config,
-)
-from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.exact_sizes import labels_in_words
 from easeml_core.gate.planner import plan_gate
@@ -36,6 +26,16 @@ from easeml_core.meter.shared_ledger import (
     joint_plan,
     planned_gate_log_weight,
     planned_meter_log_weight,
+)
+from easeml_core.settings.config import (
+    DirectConfig,
+    GateConfig,
+    JointConfig,
+    MeterConfig,
+    SetConfig,
+    choice,
+    require,
+    set_config,
 )
 from easeml_core.stats.binomial_sizes import first_at_most
 
@@ -104,7 +104,7 @@ def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> fl
     suffice at the limit, and do not a thousandth of a nat above; a planned weight at which they do is never beyond it.
 
     Example:
-        >>> from easeml_core.config import JointConfig
+        >>> from easeml_core.settings.config import JointConfig
         >>> config = JointConfig()
         >>> needed = examples_for_joint_gate(config.gate, 3.0)
         >>> round(joint_weight_limit(config, config.gate.condition, needed), 2)  # 3.12 needs 5 examples more
@@ -206,7 +206,7 @@ def plan_joint(config: JointConfig) -> JointSizes:
     """Return the labels for all planned verdicts and signals, at the log weight planned for the last of each.
 
     Example:
-        >>> from easeml_core.config import JointConfig
+        >>> from easeml_core.settings.config import JointConfig
         >>> found = plan_joint(JointConfig())
         >>> found.labels == max(found.gate_labels, found.meter_labels)
         True

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import require
-from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.row_tables import KEY
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
-from easeml_core.files import ARCHIVE_FAULTS, scratch_folder, written_whole
+from easeml_core.files.local import ARCHIVE_FAULTS, scratch_folder, written_whole
+from easeml_core.formats.csv_text import GuardedWriter
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.studies.limits import MOST_REASON
 from easeml_core.services.test_sets.lifecycle import ShownSet, find_set, shown
+from easeml_core.settings.config import require
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, releases, row_registry, sealed, studies, test_sets
 from easeml_core.store.tables.chained_rows import of_set

@@ -24,8 +24,8 @@ from easeml_core.data.rows.cells import Cells, cells_of_inputs, name_tokens, tok
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.data.rows.screen import Screen
 from easeml_core.data.sources.spec import SCHEMES
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, counted, is_put_off
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.store.tables import row_registry as registry
 from easeml_core.store.tables import sealed, studies, test_sets

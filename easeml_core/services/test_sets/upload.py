@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import evolve
 
-from easeml_core.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
 from easeml_core.data.columns import column_of_texts
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
@@ -22,9 +21,9 @@ from easeml_core.data.rows.row_files import read_named_rows
 from easeml_core.data.rows.row_tables import LONGEST_KEY, ExampleFile, input_columns, refused
 from easeml_core.data.rows.row_tables import shown as quoted
 from easeml_core.data.split_spec import check_split
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.services.studies.columns import row_form
 from easeml_core.services.test_sets.answers import meter_settings_of
 from easeml_core.services.test_sets.compared_rows import new_rows
@@ -37,6 +36,7 @@ from easeml_core.services.test_sets.planning import (
     study_plan,
 )
 from easeml_core.services.test_sets.row_registry import label_tokens, look_up, register
+from easeml_core.settings.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
 from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.database import notify
 from easeml_core.store.tables import datasets, releases, sealed, studies, test_sets, validation_sets
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.config import SetConfig
     from easeml_core.data.parts import OpenParts
     from easeml_core.data.rows.row_files import NamedRows
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.compared_rows import NewRows
     from easeml_core.services.test_sets.row_registry import Found
+    from easeml_core.settings.config import SetConfig
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet

@@ -21,7 +21,7 @@ import numpy as np
 from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import ArtifactError, EasemlError, TrainingError, TrainingTaskError, TrialStateError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
 from easeml_core.services.trials.devices import announced, claimed_of, require_room

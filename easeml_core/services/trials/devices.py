@@ -11,9 +11,9 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from easeml_core.device_requests import DeviceRequest, devices_of, request_of, require_held
 from easeml_core.errors import EasemlError, StateError
 from easeml_core.services.trials.lease import FINAL, silent
+from easeml_core.settings.device_requests import DeviceRequest, devices_of, request_of, require_held
 from easeml_core.store.tables import trials
 from easeml_core.store.tables.capacity import (
     BEAT_SECONDS,

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.data.parts import load_validation_labels
-from easeml_core.device_requests import DeviceRequest, request_of
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
@@ -28,7 +26,8 @@ from easeml_core.errors import (
     blame_of,
     reason_of,
 )
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
+from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.metrics.metric import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.telemetry import (
@@ -42,6 +41,7 @@ from easeml_core.services.telemetry import (
 from easeml_core.services.trials.devices import announced, claimed_of, require_room
 from easeml_core.services.trials.lease import FINAL, Lease, claim, notify_trial, silent
 from easeml_core.services.trials.rungs import Ladder
+from easeml_core.settings.device_requests import DeviceRequest, request_of
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.artifacts.orphans import files_of, remove_ended
 from easeml_core.store.database import lock_within, notify

@@ -23,8 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import TrainingConfig
-from easeml_core.device_requests import weight_of
 from easeml_core.entities import StudyState, TrialState, implementation_text
 from easeml_core.errors import (
     ArtifactError,
@@ -34,9 +32,11 @@ from easeml_core.errors import (
     TrainingCancelled,
     TrialStateError,
 )
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.studies.limits import training_seconds
+from easeml_core.settings.config import TrainingConfig
+from easeml_core.settings.device_requests import weight_of
 from easeml_core.store.artifacts.orphans import files_of
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.logins import needs_token
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import Executor, JsonObject, Trial
-    from easeml_core.remote.files import Progress
+    from easeml_core.files.remote_file import Progress
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 

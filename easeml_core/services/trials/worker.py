@@ -16,9 +16,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
-from easeml_core.device_requests import devices_of
-from easeml_core.encoding import typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
     ArtifactError,
@@ -31,6 +28,7 @@ from easeml_core.errors import (
     WrongRoleError,
     counted,
 )
+from easeml_core.formats.encoding import typed_record
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.scheduler_process import suggester_for
 from easeml_core.services.telemetry import LEASES_LOST
@@ -38,6 +36,8 @@ from easeml_core.services.trials.attempts import execute, handing_back
 from easeml_core.services.trials.devices import announced, claimed_devices, claimed_of
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, trial_state
 from easeml_core.services.trials.lease import silent
+from easeml_core.settings.config import require
+from easeml_core.settings.device_requests import devices_of
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import decisions, trials

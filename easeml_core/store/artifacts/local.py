@@ -16,8 +16,8 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError, is_put_off, reason_of
-from easeml_core.files import is_there, rename_new, scratch_folder
-from easeml_core.limits import NAME
+from easeml_core.files.local import is_there, rename_new, scratch_folder
+from easeml_core.settings.limits import NAME
 from easeml_core.store import callers
 from easeml_core.store.artifacts.location import MARKER, identity_in, write_marker
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader, BufferedWriter
 
-    from easeml_core.remote.files import OnProgress
+    from easeml_core.files.remote_file import OnProgress
 
 LARGEST_BYTES = 32 << 30
 """A larger file is no artifact: reading it would block the process."""

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import is_put_off
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import change, row
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
-from easeml_core.limits import NAME
-from easeml_core.remote.object_stores import abort, as_os_errors, filesystem, unfinished
+from easeml_core.files.object_stores import abort, as_os_errors, filesystem, unfinished
+from easeml_core.settings.limits import NAME
 from easeml_core.store.artifacts.local import TENANTS_FOLDER, ArtifactStore, is_unfinished
 from easeml_core.store.artifacts.remote import TRASH, RemoteArtifactStore
 from easeml_core.store.rows import rows
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.remote.object_stores import Unfinished
+    from easeml_core.files.object_stores import Unfinished
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 

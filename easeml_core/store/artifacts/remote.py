@@ -10,11 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, is_put_off, reason_of
-from easeml_core.files import scratch_folder
-from easeml_core.limits import NAME
-from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.files import Teller
-from easeml_core.remote.object_stores import (
+from easeml_core.files.cache import FileCache, Wanted
+from easeml_core.files.local import scratch_folder
+from easeml_core.files.object_stores import (
     PIECE,
     MissingBucketError,
     ObjectFile,
@@ -23,7 +21,9 @@ from easeml_core.remote.object_stores import (
     patiently,
     upload,
 )
-from easeml_core.remote.urls import WEB, Address, parse_url
+from easeml_core.files.remote_file import Teller
+from easeml_core.files.urls import WEB, Address, parse_url
+from easeml_core.settings.limits import NAME
 from easeml_core.store import callers
 from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
@@ -41,7 +41,7 @@ from easeml_core.store.artifacts.location import MARKER, MARKER_BYTES, identity_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from easeml_core.remote.files import About, OnProgress, RemoteFile
+    from easeml_core.files.remote_file import About, OnProgress, RemoteFile
 
 
 TRASH = "trash"

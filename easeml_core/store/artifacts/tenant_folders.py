@@ -19,8 +19,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.artifacts.local import TENANTS_FOLDER
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 

@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import from_json, to_json, typed_record
+from easeml_core.formats.encoding import from_json, to_json, typed_record
 from easeml_core.store.database import lock
 from easeml_core.store.queries.overview import InstallationTotals, StudySummary
 from easeml_core.store.rows import change, record, records, rows

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import records, rows, scalar
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import FailureKind, JsonObject, Parameters, TrialState
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import records
 
 if TYPE_CHECKING:

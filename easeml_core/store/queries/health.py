@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.encoding import typed_record
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store import schema
 from easeml_core.store.logins import device_logins, is_closed, is_tenant
 from easeml_core.store.roles import OWNER, PERSON, REFEREE, STATISTICS_ARE_OPEN, TENANT, VIEWER, WORKER

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import AlertKind, StudyState, Symbol
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import record, records, rows
 from easeml_core.store.tables.releases import IS_OPEN
 from easeml_core.store.tables.test_sets import ON_THE_PLAN

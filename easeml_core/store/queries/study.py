@@ -6,8 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import TrialState
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import record, records, row, scalar
 
 if TYPE_CHECKING:

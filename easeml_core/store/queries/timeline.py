@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Symbol, TrialState
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.queries.study import TrialFacts
 from easeml_core.store.rows import clean, records, rows, scalar
 from easeml_core.store.tables.releases import IS_OPEN

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.store.server.place import DATA, PRIVATE
 
 if TYPE_CHECKING:

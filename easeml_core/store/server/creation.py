@@ -21,8 +21,8 @@ from psycopg2.errors import InsufficientPrivilege
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from easeml_core.connection import ConnectionExtra, database_url
 from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.settings.connection import ConnectionExtra, database_url
 from easeml_core.store.roles import (
     CLOSE_STATISTICS,
     DEVICE,

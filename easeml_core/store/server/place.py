@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ import psycopg2
 from psycopg2 import errors as postgres_errors
 
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
-from easeml_core.files import write_durably
+from easeml_core.files.local import write_durably
 from easeml_core.store import roles
 from easeml_core.store.server.cluster import (
     LOOPBACK,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.logins import LOGIN_PREFIX, is_tenant
 from easeml_core.store.rows import change, clean, records, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered

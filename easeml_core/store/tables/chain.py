@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
-from easeml_core.encoding import typed_record
+from easeml_core.formats.attestation import FIRST, NONCE_BYTES, Link, commit
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import as_json, change, records, row, rows, scalar
 from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, HOLD, baseline, hold_with_facts, of_set
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from easeml_core.attestation import SigningKey
     from easeml_core.entities import JsonObject
+    from easeml_core.formats.attestation import SigningKey
 
 
 @dataclass(frozen=True, slots=True)

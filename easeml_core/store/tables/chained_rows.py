@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.attestation import digest
-from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
+from easeml_core.formats.attestation import digest
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import record, row, rows
 from easeml_core.store.tables.test_sets import ON_THE_PLAN
 

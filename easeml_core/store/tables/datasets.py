@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import change, record, records, rows, scalar
 from easeml_core.store.tables.requests import NEW_KEY

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.database import NEWS_CHANNEL, known_topics
 from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar

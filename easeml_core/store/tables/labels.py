@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.encoding import from_json, to_json, typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.formats.encoding import from_json, to_json, typed_record
 from easeml_core.store.database import notify
 from easeml_core.store.rows import as_json, change, pack, row, rows, scalar, unpack
 from easeml_core.store.tables import chain

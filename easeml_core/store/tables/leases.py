@@ -22,9 +22,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.config import require
 from easeml_core.entities import FailureKind, JsonObject, TrialState
 from easeml_core.errors import NotFoundError
+from easeml_core.settings.config import require
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, SealedSetPurpose, SealedSetState
+from easeml_core.formats.encoding import from_json, typed_record
 from easeml_core.gate.report import VerdictReport
 from easeml_core.store.rows import record, records, row, rows, scalar
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, Symbol
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import change, records, rows, scalar
 
 if TYPE_CHECKING:

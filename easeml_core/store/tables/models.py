@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import DataVersion, Model, Symbol
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.database import notify
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import change, pack, record, records, row, rows, scalar

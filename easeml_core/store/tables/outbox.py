@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import from_json, to_stored_json, typed_record
+from easeml_core.formats.encoding import from_json, to_stored_json, typed_record
 from easeml_core.store.rows import as_json, change, clean, filler, record, row, scalar
 from easeml_core.store.tables.releases import Reading, Verdict
 

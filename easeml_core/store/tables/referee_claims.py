@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.rows import change, record, records, rows, scalar
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import MeterConfig, SetConfig
-from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, Model, SealedSetPurpose, SealedSetState, Symbol
+from easeml_core.formats.encoding import row_of, typed_record
+from easeml_core.settings.config import MeterConfig, SetConfig
 from easeml_core.store.database import notify
 from easeml_core.store.rows import change, record, records, row, rows, scalar
 from easeml_core.store.tables import chain

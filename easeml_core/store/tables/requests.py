@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import GivenAnswer, JsonObject, RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.limits import LONGEST_TEXT
+from easeml_core.formats.encoding import typed_record
+from easeml_core.settings.limits import LONGEST_TEXT
 from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_topics, notify
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar

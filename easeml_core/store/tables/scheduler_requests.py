@@ -13,9 +13,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import NotFoundError, StateError, StoreUnavailableError
-from easeml_core.limits import LONGEST_TEXT
+from easeml_core.formats.encoding import typed_record
+from easeml_core.settings.limits import LONGEST_TEXT
 from easeml_core.store import logins
 from easeml_core.store.database import CHANNEL, DECISIONS_CHANNEL, SCHEDULER_CHANNEL, notify, notify_pages
 from easeml_core.store.listen import wait_here

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.config import SetConfig
     from easeml_core.entities import SealedSetPurpose
+    from easeml_core.settings.config import SetConfig
 
 
 def installation_secret(tx: Connection) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
+from easeml_core.formats.encoding import typed_record
 from easeml_core.store.callers import is_viewer, own_rights
 from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, row, rows, scalar

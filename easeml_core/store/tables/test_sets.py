@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import SetConfig, set_config
-from easeml_core.encoding import typed_record
 from easeml_core.entities import Model, SealedSetPurpose, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
+from easeml_core.formats.encoding import typed_record
+from easeml_core.settings.config import SetConfig, set_config
 from easeml_core.store.rows import as_json, change, clean, records, row, rows, scalar
 from easeml_core.store.tables.referee_claims import WORKED_ON
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.entities import FailureKind, JsonObject, Trial, TrialState
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import row_of, to_stored_json, typed_record
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.rows import as_json, change, record, records, rows, scalar
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.config import SetConfig, set_config
 from easeml_core.entities import JsonObject, Model, SealedSetPurpose
+from easeml_core.settings.config import SetConfig, set_config
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:

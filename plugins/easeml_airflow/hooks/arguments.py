@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 EMPTY = (None, "", "None")
 """What an unset field of a trigger form becomes, with and without a template in between."""

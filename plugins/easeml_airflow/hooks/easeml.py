@@ -16,9 +16,9 @@ from airflow.sdk import BaseHook
 
 from easeml_airflow import settings
 from easeml_airflow.version_compat import AirflowNotFoundException, Stats
-from easeml_core.config import require
-from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import EasemlError, NotFoundError, StoreUnavailableError
+from easeml_core.settings.config import require
+from easeml_core.settings.connection import artifacts_of, database_url, extra_of, tls_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -150,7 +150,7 @@ class EasemlHook(BaseHook):
             ConfigError: If the connection's extra names no place, or is not as it must be.
             InvalidInputError: If it names an address that cannot be one of artifacts.
         """
-        from easeml_core.remote.cache import FileCache
+        from easeml_core.files.cache import FileCache
         from easeml_core.store.artifacts.remote import artifact_store
 
         place = artifacts_of(self.extra, self._name_of_extra)

@@ -12,8 +12,8 @@ from easeml_airflow.errors import airflow_outcome, settle_trial, skipped_if_take
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook, request_key
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
-from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -10,7 +10,7 @@ from airflow.sdk import BaseNotifier
 from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.links import page_url
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from airflow.sdk import BaseHook
 from easeml_airflow.hooks.arguments import optional_text
 from easeml_airflow.notifications.base import EasemlNotifier, one_line, parts, subject_of
 from easeml_airflow.version_compat import AirflowException
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

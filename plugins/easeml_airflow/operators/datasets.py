@@ -9,7 +9,7 @@ from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
 from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

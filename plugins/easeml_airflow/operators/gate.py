@@ -10,8 +10,8 @@ from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
-from easeml_core.config import require
 from easeml_core.entities import Symbol
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

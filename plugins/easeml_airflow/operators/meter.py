@@ -8,8 +8,8 @@ from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_whole
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
-from easeml_core.config import require
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

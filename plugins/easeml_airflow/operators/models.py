@@ -15,8 +15,8 @@ from easeml_airflow.hooks.arguments import optional_plain, optional_text, option
 from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.config import require
-from easeml_core.encoding import row_of, to_json
+from easeml_core.formats.encoding import row_of, to_json
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

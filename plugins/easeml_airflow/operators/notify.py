@@ -10,7 +10,7 @@ from airflow.sdk import Variable
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.easeml import require_missing
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.encoding import to_json, typed_record
+from easeml_core.formats.encoding import to_json, typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,8 @@ class NotifyOperator(EasemlOperator):
         Returns:
             ``{"told", "events"}``: how many events were sent, and the keys of the first ones.
         """
-        from easeml_core.config import require
         from easeml_core.services.operations import notifications
+        from easeml_core.settings.config import require
 
         with airflow_outcome():
             require(self.notifier is not None, "notifier", None, "one of easeml_airflow.notifications")

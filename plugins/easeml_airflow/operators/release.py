@@ -14,8 +14,8 @@ from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
 from easeml_airflow.links import SUBMISSIONS, page_url
 from easeml_airflow.operators.base import AnswerOperator, EasemlOperator
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException
-from easeml_core.config import require
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,8 @@ from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.hooks.lineage import lineage_of_trials
 from easeml_airflow.hooks.trials import TrainingTask, dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.config import require
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,8 +152,8 @@ class ListDevicesOperator(EasemlOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Return the list; nothing is held or reserved."""
-        from easeml_core.device_requests import check_device_request
         from easeml_core.services.trials.devices import offered_devices
+        from easeml_core.settings.device_requests import check_device_request
 
         with airflow_outcome():
             found = optional_plain(self.devices, "devices")
@@ -288,7 +288,7 @@ class RunDeviceOperator(TrainingTask, EasemlOperator):
     ) -> None:
         is_literal = isinstance(device, str) and device not in EMPTY and "{" not in device
         if is_literal:
-            from easeml_core.device_requests import devices_of
+            from easeml_core.settings.device_requests import devices_of
 
             kwargs.setdefault("pool_slots", devices_of(device))
         super().__init__(**kwargs)
@@ -335,6 +335,6 @@ class RunDeviceOperator(TrainingTask, EasemlOperator):
 
     def _require_slots(self) -> None:
         """Refuse a device that is several, of which the task's pool reserves fewer."""
-        from easeml_core.device_requests import require_held
+        from easeml_core.settings.device_requests import require_held
 
         require_held(optional_text(self.device), self.pool_slots)

@@ -10,8 +10,8 @@ from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.sensors.states import EasemlSensor
 from easeml_airflow.triggers.questions import METER_KINDS, meter_subject
-from easeml_core.config import choice, require
 from easeml_core.entities import SealedSetPurpose
+from easeml_core.settings.config import choice, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

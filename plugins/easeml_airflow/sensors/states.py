@@ -18,9 +18,9 @@ from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowFailException
-from easeml_core.config import choice
-from easeml_core.encoding import from_json
 from easeml_core.entities import SealedSetPurpose, StudyState
+from easeml_core.formats.encoding import from_json
+from easeml_core.settings.config import choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import to_json, typed_record
 from easeml_core.entities import StudyState
+from easeml_core.formats.encoding import to_json, typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

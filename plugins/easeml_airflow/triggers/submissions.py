@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_airflow.triggers.watcher import WatcherTrigger
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 
 if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import Waiting

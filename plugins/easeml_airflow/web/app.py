@@ -50,8 +50,8 @@ from easeml_airflow.web.server.auth import Role, Viewer, has_token
 from easeml_airflow.web.server.request_limits import BoundedBodies, few_of_each
 from easeml_airflow.web.server.service import create_router, status_of
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of
-from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, StoreUnavailableError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.operations.checks import KeptHealth, installation_health
 from easeml_core.services.telemetry import PAGE_REQUESTS, PAGE_SECONDS
 from easeml_core.store import callers, logins

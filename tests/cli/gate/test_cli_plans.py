@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.settings.config import GateConfig, MeterConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

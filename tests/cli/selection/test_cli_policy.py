@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from easeml_core.cli.app import cli
-from easeml_core.config import SelectionConfig
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure
+from easeml_core.settings.config import SelectionConfig
 from easeml_core.store.tables import scheduler_requests
 
 if TYPE_CHECKING:

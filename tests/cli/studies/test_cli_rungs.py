@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from easeml_core.encoding import row_of
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim
 from easeml_core.services.trials.rungs import Ladder

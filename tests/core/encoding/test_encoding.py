@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of, schemas_of, to_json, to_stored_json, typed_record
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import row_of, schemas_of, to_json, to_stored_json, typed_record
 
 
 class Colour(StrEnum):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError
+from easeml_core.formats.encoding import row_of
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.offline.planned import alternatives_to
 from easeml_core.gate.planner import PlannedFor, plan_gate

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from easeml_core.display import CHOSEN, OTHER
+from easeml_core.formats.display import CHOSEN, OTHER
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.offline.planned import alternatives_to, draw_gate_plan
 from easeml_core.gate.planner import PlannedFor, plan_gate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.config import MeterConfig, require
 from easeml_core.meter.drift import Said, combine
 from easeml_core.meter.tree_size import Arrow, Automaton
+from easeml_core.settings.config import MeterConfig, require
 
 if TYPE_CHECKING:
     from easeml_core.meter.sentences import TwoSignals
@@ -64,7 +64,7 @@ def combine_signals(*, total: int, direct: int, config: MeterConfig) -> TwoSigna
         ConfigError: If there is no such signal.
 
     Example:
-        >>> from easeml_core.config import MeterConfig
+        >>> from easeml_core.settings.config import MeterConfig
         >>> found = combine_signals(total=3, direct=1, config=MeterConfig(ranges=(0.1, 0.3), tolerance=0.05))
         >>> found.drift, round(found.drift_low, 9)
         ('certain', 0.1)

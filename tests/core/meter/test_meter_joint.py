@@ -10,10 +10,10 @@ import pytest
 from attrs import evolve
 from scipy import stats
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.meter.meter import read_submission
 from easeml_core.meter.shared_ledger import JointPlan, check_joint_meter, gate_log_cost, gate_log_level
+from easeml_core.settings.config import MeterConfig
 from easeml_core.stats.binomial_bounds import log_upper_tail
 
 METER = MeterConfig(ranges=(0.2, 0.6), tolerance=0.3, reliability=0.5, steps=99, tail="hoeffding")

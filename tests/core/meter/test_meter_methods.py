@@ -14,13 +14,13 @@ import pytest
 from attrs import evolve
 from meter_oracles import capped_rise_automaton, deviations_automaton, ratchet_automaton
 
-from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.meter import Answered, next_signal_probabilities, read_submission
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.ranges import exact, late_shift, mean_branches
 from easeml_core.meter.sentences import promise
 from easeml_core.meter.tree_size import changes, team_steps
+from easeml_core.settings.config import METER_METHODS, MeterConfig
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

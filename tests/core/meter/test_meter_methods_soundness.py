@@ -11,10 +11,10 @@ from attrs import evolve
 from meter_oracles import ratchet_automaton
 from scipy import stats
 
-from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.ranges import exact, late_shift, mean_branches, shifted, signal_of
+from easeml_core.settings.config import METER_METHODS, MeterConfig
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

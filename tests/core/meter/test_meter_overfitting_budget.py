@@ -6,10 +6,10 @@ import pytest
 from attrs import evolve
 from meter_oracles import capped_rise_automaton, combine_signals, ratchet_automaton
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.meter.overfitting_budget import budget_breach
 from easeml_core.meter.sentences import advice
+from easeml_core.settings.config import MeterConfig
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 9])

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.meter import read_submission
 from easeml_core.meter.planner import plan_meter
+from easeml_core.settings.config import MeterConfig
 from easeml_core.stats.binomial_bounds import clopper_pearson
 
 if TYPE_CHECKING:

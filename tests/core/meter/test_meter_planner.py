@@ -12,12 +12,12 @@ from meter_oracles import deviations_automaton, ratchet_automaton
 from property_sizes import at_night, examples
 from scipy import stats
 
-from easeml_core.config import MeterConfig
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
+from easeml_core.formats.encoding import to_json
 from easeml_core.meter.meter import read_submission
 from easeml_core.meter.planner import MeterPlan, plan_meter, validation_minimum
 from easeml_core.meter.tree_size import METHODS
+from easeml_core.settings.config import MeterConfig
 
 WIDE = {2: (0.5,), 3: (0.3, 0.6), 5: (0.2, 0.4, 0.6, 0.8), 10: tuple(i / 10 for i in range(1, 10))}
 """Boundaries per number of signals; all inner ranges at least two tolerances of 0.05 wide."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from easeml_core.config import MeterConfig
-from easeml_core.display import empty_figure, save_figure
+from easeml_core.formats.display import empty_figure, save_figure
 from easeml_core.meter.alternatives import alternatives_to, draw_meter_plan
 from easeml_core.meter.history import Submitted, _draw_ranges, draw_replay, replay_submissions
 from easeml_core.meter.planner import plan_meter
+from easeml_core.settings.config import MeterConfig
 
 SETTINGS = {"ranges": (0.1, 0.3), "tolerance": 0.05, "reliability": 0.99, "steps": 8}
 

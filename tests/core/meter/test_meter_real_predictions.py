@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.ranges import signal_of
+from easeml_core.settings.config import MeterConfig
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "meter" / "cifar10.1"
 CONFIG = MeterConfig(ranges=(0.03, 0.3), tolerance=0.1, reliability=0.9, steps=30, tail="hoeffding")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.history import Submitted, read_history, replay_submissions
 from easeml_core.meter.meter import Answered, read_submission
+from easeml_core.settings.config import MeterConfig
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
 LADDER = Path(__file__).parents[3].parent / "shared" / "data" / "meter" / "ladder-photo"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import plan_config
+from easeml_core.settings.config import MeterConfig
 
 FALSE_ALARM = 1e-7
 BOUNDARY = 0.25

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import read_submission
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
+from easeml_core.settings.config import MeterConfig
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

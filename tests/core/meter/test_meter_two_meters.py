@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from meter_oracles import combine_signals
 from property_sizes import examples
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.drift import (
     Said,
@@ -22,6 +21,7 @@ from easeml_core.meter.drift import (
 )
 from easeml_core.meter.ranges import exact, shifted, signal_of
 from easeml_core.meter.sentences import TwoSignals, drift_alert, drift_sentence
+from easeml_core.settings.config import MeterConfig
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import (
@@ -23,6 +22,7 @@ from easeml_core.meter.validation_set import (
     rows_for_looks,
     validation_report,
 )
+from easeml_core.settings.config import MeterConfig
 
 CONFIG = MeterConfig(ranges=(0.05, 0.3), reliability=0.99)
 

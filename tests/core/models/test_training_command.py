@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core import files
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError
+from easeml_core.files import local as files
 from easeml_core.models.command_model import load_command, pack_command
 from easeml_core.models.formats import load_predictor
 from easeml_core.models.predict import predict_in_child

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 from web_server import Web, serving
 
-from easeml_core.remote import download
-from easeml_core.remote.cache import FileCache
+from easeml_core.files import download
+from easeml_core.files.cache import FileCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

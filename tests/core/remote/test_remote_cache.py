@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError
-from easeml_core.remote import download, web_files
-from easeml_core.remote.cache import FileCache, Wanted, default_folder, default_limit_mb
-from easeml_core.remote.download import remote_file
-from easeml_core.remote.files import Progress, Teller
-from easeml_core.remote.urls import parse_url
+from easeml_core.files import download, web_files
+from easeml_core.files.cache import FileCache, Wanted, default_folder, default_limit_mb
+from easeml_core.files.download import remote_file
+from easeml_core.files.remote_file import Progress, Teller
+from easeml_core.files.urls import parse_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,10 +247,10 @@ def test_who_waits_for_another_download_hears_of_it(cache: FileCache, served: An
 
 KILLED = """
 import os, signal, sys
-from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.download import remote_file
-from easeml_core.remote.files import Teller
-from easeml_core.remote.urls import parse_url
+from easeml_core.files.cache import FileCache, Wanted
+from easeml_core.files.download import remote_file
+from easeml_core.files.remote_file import Teller
+from easeml_core.files.urls import parse_url
 folder, url, key = sys.argv[1:]
 remote = remote_file(parse_url(url))
 class Dies(Teller):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.remote.urls import Address, is_allowed, parse_prefix, parse_url
+from easeml_core.files.urls import Address, is_allowed, parse_prefix, parse_url
 
 HOSTILE = [
     "file:///etc/passwd",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.remote import download
-from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.download import remote_file
-from easeml_core.remote.files import About, Teller
-from easeml_core.remote.urls import parse_url
-from easeml_core.remote.web_files import WebFile
+from easeml_core.files import download
+from easeml_core.files.cache import FileCache, Wanted
+from easeml_core.files.download import remote_file
+from easeml_core.files.remote_file import About, Teller
+from easeml_core.files.urls import parse_url
+from easeml_core.files.web_files import WebFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.policies.standings import Standing, Standings
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.surrogate.posterior import Belief
+from easeml_core.settings.config import POLICIES, SelectionConfig
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "selection"

@@ -8,11 +8,11 @@ from closed_form import closed_form
 from scipy.special import expit
 from scipy.stats import t as student
 
-from easeml_core.config import SelectionConfig
-from easeml_core.encoding import from_json, to_json
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import from_json, to_json
 from easeml_core.selection.problem import Past
 from easeml_core.selection.simulate.backtest import COVERAGE, CalibrationReport, calibration_report
+from easeml_core.settings.config import SelectionConfig
 
 CONFIG = SelectionConfig()
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from made_up_installation import make_world
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.default_choice import Lessons
 from easeml_core.selection.problem import Arms, Pending, Problem, Pull
 from easeml_core.selection.scheduler_interface import next_refit
 from easeml_core.selection.suggestion import scheduler_for
+from easeml_core.settings.config import SelectionConfig
 
 
 def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.problem import Arms, Problem, Pull, Quota
 from easeml_core.selection.suggestion import scheduler_for
+from easeml_core.settings.config import PUBLISHED, SelectionConfig
 
 NAMES = ("a", "b", "c", "d")
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])

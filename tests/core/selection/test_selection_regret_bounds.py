@@ -30,12 +30,12 @@ from regret_bounds import (
 )
 from scipy.stats import binom
 
-from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.policies.standings import Standing, Standings
 from easeml_core.selection.problem import Arms
 from easeml_core.selection.surrogate.posterior import Belief, Posterior
+from easeml_core.settings.config import SelectionConfig
 
 DELTA, NOISE, FALSE_ALARM = 0.1, 0.01, 1e-6
 

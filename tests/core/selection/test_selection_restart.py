@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from property_sizes import at_night, examples
 from threadpoolctl import threadpool_limits
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for
+from easeml_core.settings.config import SelectionConfig
 
 NAMES = tuple(f"candidate-{k}" for k in range(9))
 TENANTS = 12

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 from attrs import evolve
 
-from easeml_core.config import SelectionConfig
-from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import to_json
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for, suggest, suggest_next
+from easeml_core.settings.config import SelectionConfig
 
 CONFIG = SelectionConfig()
 DIGITS = Arms(1, 1.0, ("knn", "forest"), study="digits")

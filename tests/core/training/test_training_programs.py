@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 
-from easeml_core import files as archive
 from easeml_core.errors import (
     InvalidInputError,
     TrainingCancelled,
@@ -25,6 +24,7 @@ from easeml_core.errors import (
     TrainingKilled,
     TrainingTaskError,
 )
+from easeml_core.files import local as archive
 from easeml_core.models.command_model import load_command, pack_command, run_command
 from easeml_core.models.predict import predict_in_child
 from easeml_core.training.supervisor import run_job

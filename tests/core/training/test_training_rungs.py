@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.config import TrainingConfig
 from easeml_core.errors import ConfigError
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.training.job import END, Run, checkpoint_name
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import trainer_of

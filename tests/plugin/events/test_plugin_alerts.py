@@ -13,8 +13,8 @@ from easeml_airflow.notifications.base import subject_of
 from easeml_airflow.notifications.channels import mail_of
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_airflow.triggers.questions import look
-from easeml_core.encoding import to_json
 from easeml_core.entities import AlertKind, RequestKind, SealedSetPurpose
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.meter.alerts import clear_alert, newest_alert
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.test_sets.lifecycle import retire_test_set

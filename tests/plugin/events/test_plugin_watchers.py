@@ -19,9 +19,9 @@ from easeml_airflow.triggers.alerts import AlertsTrigger
 from easeml_airflow.triggers.evidence import EvidenceTrigger
 from easeml_airflow.triggers.production import ProductionTrigger
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
-from easeml_core.encoding import to_json
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.errors import StateError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.meter.alerts import clear_alert
 from easeml_core.services.models.promotion import in_production
 from easeml_core.services.models.submission import submit_model, waiting_submissions

@@ -16,8 +16,8 @@ from easeml_airflow.web.server import service
 from easeml_airflow.web.server.auth import closed
 from easeml_airflow.web.server.request_limits import Turns
 from easeml_core.data.sources.load import load_source
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConcurrentUpdateError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.store.tables.test_sets import example_hashes

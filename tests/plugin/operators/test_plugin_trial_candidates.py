@@ -8,8 +8,8 @@ from task_doubles import context
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
 from easeml_airflow.hooks.trials import offer_of
-from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import to_json
 from easeml_core.training.candidates import expand_candidates
 from easeml_core.training.trainers import check_candidates
 

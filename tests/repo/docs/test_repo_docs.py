@@ -10,7 +10,8 @@ import attrs
 import pytest
 from doc_pages import section_of
 
-from easeml_core import config, entities, errors
+from easeml_core import entities, errors
+from easeml_core.settings import config
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"

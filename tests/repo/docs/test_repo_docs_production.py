@@ -61,7 +61,7 @@ def test_the_line_for_cron_parses() -> None:
 
 
 def test_the_extra_of_the_connection_is_that_of_the_hook() -> None:
-    from easeml_core.connection import ConnectionExtra
+    from easeml_core.settings.connection import ConnectionExtra
 
     for page in (PAGE, Page("install.md")):
         told = {key for key in ConnectionExtra if f"`{key}`" in page.text or f'"{key}"' in page.text}

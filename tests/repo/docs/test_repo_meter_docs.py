@@ -15,12 +15,12 @@ from figures.meter.promises import exact_validation_minimum
 from meter_oracles import combine_signals
 
 from easeml_core.cli.app import cli
-from easeml_core.config import MeterConfig
 from easeml_core.meter.overfitting_budget import parse_rule
 from easeml_core.meter.planner import plan_meter, validation_minimum
 from easeml_core.meter.sentences import CAVEATS, advice
 from easeml_core.meter.tree_size import METHODS
 from easeml_core.meter.validation_set import LOOKS, ValidationState, rows_for_looks
+from easeml_core.settings.config import MeterConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from doc_pages import Page
 from figures import benchmarks as catalogue
 from rungs import ETA
 
-from easeml_core.config import TrainingConfig
 from easeml_core.selection.pruning import LEVEL
+from easeml_core.settings.config import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from figures import blocks as markdown
 from figures.selection import catalogue, tables
 from figures.selection.catalogue import PARTS
 
-from easeml_core import config
+from easeml_core.settings import config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,8 @@ def test_every_policy_says_what_it_promises(policy: str) -> None:
 
 def test_settings_of_the_ablation_are_parts_of_the_default_policy() -> None:
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.simulate.protocol import parse_contestants
+    from easeml_core.settings.config import SelectionConfig
 
     parsed = parse_contestants(list(PARTS.values()), base=SelectionConfig(), candidates=CANDIDATES)
     assert len({contestant.config for contestant in parsed}) == len(PARTS)
@@ -53,8 +53,8 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_of_the_page_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from easeml_core.config import SelectionConfig
     from easeml_core.selection.simulate.protocol import parse_contestants
+    from easeml_core.settings.config import SelectionConfig
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()  # where the plots go

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study

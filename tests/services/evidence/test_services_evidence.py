@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from evidence_office import Office
 
-from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.errors import NotFoundError, StateError, TrainingKilled
+from easeml_core.formats.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evidence import notary
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from evidence_office import Office
 from joint_lab import register
 
-from easeml_core.attestation import SigningKey, seal_envelope
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.attestation import SigningKey, seal_envelope
 from easeml_core.services.evidence.bundle import evidence_of, newest_heads
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KeyFolder

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.naive_bayes import GaussianNB
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.formats.encoding import to_json
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration.register import register_study

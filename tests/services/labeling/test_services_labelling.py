@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.labeling import adjudication, desk
 from easeml_core.services.labeling.adjudication import Kept

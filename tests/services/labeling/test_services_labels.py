@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.labeling.requests import GivenLabels, give_labels, label_conflicts, wanted_labels
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.test_sets.lifecycle import retire_test_set

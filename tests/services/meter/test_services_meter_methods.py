@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easeml_core.config import MeterConfig
 from easeml_core.entities import StudyState
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StoreError
 from easeml_core.meter.planner import plan_config
@@ -25,6 +24,7 @@ from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import pause_study, study_settings
 from easeml_core.services.reports.overview import live_sets, overview, study_details, study_state
 from easeml_core.services.test_sets.planning import plan_for_meter
+from easeml_core.settings.config import MeterConfig
 
 BASE = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 3}
 CHAIN = (((1, 0), (2, 1), (3, 1)), ((2, 1), (2, 1), (3, 1)))  # after a signal above 1 there is no way back to 1

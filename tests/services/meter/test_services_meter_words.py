@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from metered import GATE, METER, Metered
 
-from easeml_core.config import MeterConfig
 from easeml_core.entities import StudyState
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.meter.alerts import (
@@ -23,6 +22,7 @@ from easeml_core.services.meter.alerts import (
     pause_on_alert,
 )
 from easeml_core.services.reports.overview import overview, study_details
+from easeml_core.settings.config import MeterConfig
 from easeml_core.store.tables import sealed, studies
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import beta
 from sklearn.tree import DecisionTreeClassifier
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import NotFoundError, StateError
+from easeml_core.formats.encoding import to_json
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.meter.alerts import ClearedAlert, clear_alert, next_alert, open_alerts

@@ -16,7 +16,6 @@ import pytest
 from metered import GATE, Metered
 from metered import METER as STRICT
 
-from easeml_core.config import set_config
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
 from easeml_core.services.meter.results import meter_history
@@ -25,6 +24,7 @@ from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.reports.overview import live_sets, overview, study_details
 from easeml_core.services.test_sets.lifecycle import retire_test_set
+from easeml_core.settings.config import set_config
 from easeml_core.store.tables import sealed, studies
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from easeml_core.data.rows import row_files
 from easeml_core.data.sources import csv_files
 from easeml_core.data.sources.load import load_source
-from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
+from easeml_core.formats.encoding import row_of, to_json
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.models import inference
 from easeml_core.services.models.inference import infer, infer_into, public_answers, write_answers

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import EasemlError
 from easeml_core.models.formats import load_constant
 from easeml_core.services.datasets.feed import feed
@@ -32,6 +31,7 @@ from easeml_core.services.referee.requests import (
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
+from easeml_core.settings.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.store.rows import pack
 from easeml_core.store.tables import chain, sealed
 from easeml_core.store.tables import labels as label_rows
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from easeml_core.attestation import SigningKey
+    from easeml_core.formats.attestation import SigningKey
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e06"
 """The installation's secret: every split, and with it every verdict, is the same in every run."""

@@ -21,9 +21,9 @@ from fastapi.routing import APIRoute
 from sqlalchemy import text
 
 from easeml_core import errors
-from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import Adaptivity
 from easeml_core.services.referee.publishing import Timetable
+from easeml_core.settings.config import DirectConfig, GateConfig, JointConfig, MeterConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

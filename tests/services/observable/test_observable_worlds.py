@@ -44,7 +44,7 @@ from tasks import DRIVEN as DRIVEN_ARGUMENTS
 from undriven import UNDRIVEN
 
 from easeml_airflow.web.pages.compute import backtest
-from easeml_core.attestation import SigningKey
+from easeml_core.formats.attestation import SigningKey
 from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:

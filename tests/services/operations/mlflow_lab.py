@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from reaper import reaper
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, TrialState
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.operations.mlflow_sync import Mirror, sync
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion

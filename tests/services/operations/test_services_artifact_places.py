@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError, WrongRoleError, is_put_off
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.services.operations.artifact_store import (
     artifacts_of_installation,
     checked_artifacts,

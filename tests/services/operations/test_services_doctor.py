@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.operations import doctor
 from easeml_core.services.operations.checks import Check, crowding
 from easeml_core.services.operations.doctor import (

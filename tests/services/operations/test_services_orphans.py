@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConfigError, StateError
-from easeml_core.remote.cache import FileCache
-from easeml_core.remote.object_stores import Unfinished
+from easeml_core.files.cache import FileCache
+from easeml_core.files.object_stores import Unfinished
 from easeml_core.services.operations import tenant_files
 from easeml_core.services.operations.tenant_files import sweep_files
 from easeml_core.services.referee.claiming import RefereeLease

@@ -9,7 +9,7 @@ import pytest
 from s3_server import S3Server, s3_server
 
 from easeml_core.errors import ArtifactError
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.services.operations.artifact_store import artifact_status, verify_files
 from easeml_core.services.operations.tenant_files import sweep_files
 from easeml_core.services.selection.scheduler import suggest_trials

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import GivenAnswer, RequestKind, Symbol
 from easeml_core.errors import ConfigError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee import publishing
 from easeml_core.services.referee.answers import (

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import StoreError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable

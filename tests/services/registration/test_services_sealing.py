@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from property_sizes import examples
 from sqlalchemy import text
 
-from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.data.layout import Layout
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import RequestKind, SealedSetPurpose, Task
@@ -22,6 +21,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.sealing import part_sizes
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.services.test_sets.planning import plan_for_gate, plan_for_meter
+from easeml_core.settings.config import GateConfig, MeterConfig
 from easeml_core.store.tables import requests, sealed, studies
 from easeml_core.store.tables.test_sets import example_hashes
 from easeml_core.training.trainers import default_candidates

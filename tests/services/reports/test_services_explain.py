@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.config import SelectionConfig
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.services.reports.decision import HandedOut, TrialExplanation, explain_trial
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
+from easeml_core.settings.config import SelectionConfig
 from easeml_core.store.database import Store
 from easeml_core.store.tables import leases, models, trials
 

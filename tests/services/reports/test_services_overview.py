@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import NotFoundError
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.models.submission import best_models
 from easeml_core.services.registration.register import pause_study

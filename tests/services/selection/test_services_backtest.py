@@ -12,8 +12,8 @@ import made_up_installation
 import numpy as np
 import pytest
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
+from easeml_core.formats.encoding import to_json
 from easeml_core.selection.simulate.protocol import RIVALS
 from easeml_core.services.selection.backtest import (
     BacktestAnswer,
@@ -231,9 +231,9 @@ def test_the_dial_belongs_to_default_alone(past: Any, monkeypatch: pytest.Monkey
 def test_a_winner_with_a_beta_is_followed_by_the_next_decision(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from easeml_core.config import SelectionConfig
     from easeml_core.services.selection import backtest
     from easeml_core.services.selection.policy import current_config
+    from easeml_core.settings.config import SelectionConfig
 
     rule = backtest.rule
     monkeypatch.setattr(backtest, "rule", lambda *a: replace(rule(*a), winner="hybrid@0.05"))

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
 from easeml_core.errors import NumericalError
 from easeml_core.selection.policies.default import DefaultScheduler
@@ -23,6 +22,7 @@ from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_pric
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study, set_tenant
+from easeml_core.settings.config import POLICIES
 from easeml_core.store.database import lock
 from easeml_core.store.rows import scalar
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.config import SelectionConfig
-from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.settings.config import SelectionConfig
 from easeml_core.store.database import Store, lock
 from easeml_core.store.tables.decisions import add_settings
 

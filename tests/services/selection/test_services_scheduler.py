@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from property_sizes import at_night
 
-from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection.policy import set_policy
@@ -20,6 +19,7 @@ from easeml_core.services.selection.scheduler import LiveScheduler, suggest_tria
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial
+from easeml_core.settings.config import POLICIES
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
     AlreadyExistsError,
@@ -19,6 +18,7 @@ from easeml_core.errors import (
     NotFoundError,
     StateError,
 )
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.registration.register import pause_study, register_study
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.services.selection.scheduler import suggest_trials

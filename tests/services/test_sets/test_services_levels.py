@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from easeml_core.config import GateConfig
 from easeml_core.gate.offline.verdict import log_level_of
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.gate.judge import _Case
 from easeml_core.services.test_sets.planning import plan_for_gate
+from easeml_core.settings.config import GateConfig
 
 HALVED = {"fp-free": 3, "fn-free": 4}
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from easeml_core.config import MOST_COUNTED, MOST_SLICES, MOST_STEPS, GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration import sealing
 from easeml_core.services.test_sets.planning import needed_examples
+from easeml_core.settings.config import MOST_COUNTED, MOST_SLICES, MOST_STEPS, GateConfig, JointConfig, MeterConfig
 
 TABLE = [[[1, 0], [2, 1]], [[1, 0], [2, None]]]
 SLICES = [[f"s{i}", "n > 0.5 +/- 0.1"] for i in range(MOST_SLICES + 1)]

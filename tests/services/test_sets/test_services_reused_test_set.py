@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from easeml_core.csv_text import MAX_BYTES
 from easeml_core.data.sources.csv_files import MAX_COLUMNS
+from easeml_core.formats.csv_text import MAX_BYTES
 from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.models.submission import submit_model

@@ -27,7 +27,7 @@ from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
 from easeml_core.data.rows.matching import COINCIDENCE, Matches
 from easeml_core.data.rows.screen import Screen
 from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.services.datasets.feed import feed, file_refresh
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.operations.doctor import check_overlaps

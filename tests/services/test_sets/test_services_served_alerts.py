@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from metered import GATE, METER, Metered
 
 from easeml_core.cli.app import cli
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.datasets.validation_sets import validation_report
 from easeml_core.services.meter.alerts import clear_alert, open_alerts, pause_on_alert
 from easeml_core.services.reports.next_steps import next_steps

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of
 from easeml_core.errors import (
     AlreadyExistsError,
     ConfigError,
@@ -17,6 +16,7 @@ from easeml_core.errors import (
     StateError,
     WrongRoleError,
 )
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.test_sets import lifecycle, upload

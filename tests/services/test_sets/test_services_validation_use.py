@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.services.datasets.validation_sets import validation_report
+from easeml_core.settings.config import MeterConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.device_requests import DeviceRequest
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import devices, execution
 from easeml_core.services.trials.devices import announce_host, free_devices, free_for, list_devices
 from easeml_core.services.trials.worker import run_device
+from easeml_core.settings.device_requests import DeviceRequest
 from easeml_core.store.tables.capacity import RegisteredDevice
 from easeml_core.training.devices import host_name
 from easeml_core.training.supervisor import run_job

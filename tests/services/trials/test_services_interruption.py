@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sklearn.naive_bayes import GaussianNB
 
-from easeml_core.config import TrainingConfig
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.retry import retry_trial
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import attempts, execution
 from easeml_core.services.trials.attempts import TimeLimit, run_function_trial, run_routed_trial
 from easeml_core.services.trials.execution import cancel_trial, claim, trial_state
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import MOST_EXCUSED, checkpoint_of
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.config import TrainingConfig
 from easeml_core.entities import Executor
 from easeml_core.errors import (
     ArtifactError,
@@ -21,6 +20,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.trials import lease as module
 from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
+from easeml_core.settings.config import TrainingConfig
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import Checkpoint
 from easeml_core.store.tables.trials import MOST_STEPS

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from easeml_core.remote import object_stores
-from easeml_core.remote.cache import FileCache
+from easeml_core.files import object_stores
+from easeml_core.files.cache import FileCache
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store.artifacts.remote import artifact_store

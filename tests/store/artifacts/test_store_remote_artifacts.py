@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.remote import object_stores
-from easeml_core.remote.cache import FileCache
-from easeml_core.remote.files import Progress
-from easeml_core.remote.object_stores import ObjectFile
+from easeml_core.files import object_stores
+from easeml_core.files.cache import FileCache
+from easeml_core.files.object_stores import ObjectFile
+from easeml_core.files.remote_file import Progress
 from easeml_core.store.artifacts import remote as remote_module
 from easeml_core.store.artifacts.local import MOVED, ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store, is_of_store

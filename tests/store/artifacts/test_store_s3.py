@@ -18,9 +18,9 @@ import s3fs
 from s3_server import SECRET, S3Server, s3_server
 
 from easeml_core.errors import ArtifactError
-from easeml_core.remote import object_stores
-from easeml_core.remote.cache import FileCache
-from easeml_core.remote.object_stores import abort, unfinished
+from easeml_core.files import object_stores
+from easeml_core.files.cache import FileCache
+from easeml_core.files.object_stores import abort, unfinished
 from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.orphans import NamedFile
 from easeml_core.store.artifacts.remote import artifact_store
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 PART = 5 << 20
 _PUT = """
 import sys
-from easeml_core.remote import object_stores
-from easeml_core.remote.cache import FileCache
+from easeml_core.files import object_stores
+from easeml_core.files.cache import FileCache
 from easeml_core.store.artifacts.remote import artifact_store
 object_stores.upload.__kwdefaults__["part_bytes"] = int(sys.argv[3])
 print(artifact_store("s3://models/easeml", FileCache(sys.argv[1])).put(sys.argv[2]))

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
-from easeml_core.remote.cache import FileCache
-from easeml_core.remote.object_stores import filesystem
+from easeml_core.files.cache import FileCache
+from easeml_core.files.object_stores import filesystem
 from easeml_core.store.artifacts import local, tenant_folders
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.orphans import files_of

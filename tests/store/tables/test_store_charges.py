@@ -14,7 +14,7 @@ from property_sizes import examples
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import ArtifactError
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore

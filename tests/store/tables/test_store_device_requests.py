@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_store_tenants import Doors, claimed, doors
 
-from easeml_core.device_requests import fits, is_request, weight_of
 from easeml_core.entities import Executor, TrialState
+from easeml_core.settings.device_requests import fits, is_request, weight_of
 from easeml_core.store.rows import change, row, scalar
 from easeml_core.store.tables import leases, trials
 

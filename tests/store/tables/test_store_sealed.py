@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import ShapeError, StoreError
+from easeml_core.settings.config import GateConfig, MeterConfig
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import ledger, models, releases, sealed
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry

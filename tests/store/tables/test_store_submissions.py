@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.encoding import row_of
 from easeml_core.errors import StoreError
+from easeml_core.formats.encoding import row_of
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.tables import models
 from easeml_core.store.tables.models import add_submission, list_submissions, submission_of_key

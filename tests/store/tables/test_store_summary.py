@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attempts import begin_attempt
 
-from easeml_core.encoding import row_of
 from easeml_core.entities import Executor, Symbol, TrialState
+from easeml_core.formats.encoding import row_of
 from easeml_core.store.queries.overview import busy_devices, policies_used, study_summaries
 from easeml_core.store.queries.study import guard_of_day
 from easeml_core.store.rows import change, scalar

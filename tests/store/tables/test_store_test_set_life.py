@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.config import GateConfig, set_config
 from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.settings.config import GateConfig, set_config
 from easeml_core.store.rows import change, rows
 from easeml_core.store.tables import referee_claims, requests, sealed, test_sets
 from easeml_core.store.tables.test_sets import example_hashes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attempts import begin_attempt
 
-from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, FailureKind, TrialState
 from easeml_core.errors import AlreadyExistsError, StateError, StoreError
+from easeml_core.formats.encoding import to_json
 from easeml_core.store.callers import Actor
 from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, Store
 from easeml_core.store.rows import change, row, rows, scalar

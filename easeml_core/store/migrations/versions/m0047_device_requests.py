@@ -11,7 +11,7 @@ CREATE FUNCTION work.device_weight(device text) RETURNS double precision LANGUAG
 RETURN CASE WHEN position(':' IN device) > 0 THEN split_part(device, ':', 2)::double precision
   WHEN position('/' IN device) > 0 THEN 1 / split_part(device, '/', 2)::double precision ELSE 1 END;
 
--- Whether a candidate may run on what is offered; the rule of easeml_core/device_requests.py.
+-- Whether a candidate may run on what is offered; the rule of easeml_core/settings/device_requests.py.
 CREATE FUNCTION work.device_fits(devices jsonb, offered text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN devices IS NULL THEN coalesce(offered !~ '[:/]', true)
   WHEN offered IS NULL THEN jsonb_path_exists(devices, 'strict $[*] ? (!(@ like_regex "[:/]"))')

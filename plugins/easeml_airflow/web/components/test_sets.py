@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fastapi.responses import Response
 
 from easeml_airflow.web.server.site import HEADERS
-from easeml_core.csv_text import GuardedWriter
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
+from easeml_core.formats.csv_text import GuardedWriter
 from easeml_core.services.test_sets.lifecycle import WITHOUT, retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.callers import because

@@ -20,8 +20,8 @@ from easeml_airflow.web.server.airflow_runs import page_of_run, questions, start
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.formats import Mark
 from easeml_airflow.web.server.site import HEADERS, Tab, path_of_study
-from easeml_core.encoding import row_of
 from easeml_core.errors import counted
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.reports.audit import (
     ACTS,
     MOST_ROWS,

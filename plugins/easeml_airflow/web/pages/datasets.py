@@ -12,13 +12,13 @@ from easeml_airflow.web.components.test_sets import acts_of, called, release_set
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import Mark
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
-from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import StoreUnavailableError, counted
 from easeml_core.meter.validation_set import ValidationState
 from easeml_core.services.datasets.report import sealed_sets, study_data
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.test_sets.lifecycle import WHY
+from easeml_core.settings.config import JointConfig, MeterConfig
 from easeml_core.store.callers import because
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
 
     from easeml_airflow.web.server.site import Site
-    from easeml_core.config import SetConfig
     from easeml_core.entities import Study
     from easeml_core.services.datasets.report import StudyData
     from easeml_core.services.test_sets.lifecycle import ShownSet
+    from easeml_core.settings.config import SetConfig
 
 
 VALIDATION = {

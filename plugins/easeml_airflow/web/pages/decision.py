@@ -30,13 +30,13 @@ from easeml_airflow.web.server.formats import (
     unit_of,
 )
 from easeml_airflow.web.server.site import moved, path_of_study
-from easeml_core.config import SelectionConfig
 from easeml_core.errors import counted
 from easeml_core.selection.suggestion import OF_OTHER_TENANT
 from easeml_core.selection.surrogate.logit_normal import band, chance_above, density
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.reports.study import facts_of_decision, guard_of_day, study_of_trial
 from easeml_core.services.trials.rungs import sentence_of
+from easeml_core.settings.config import SelectionConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,13 +24,13 @@ from easeml_airflow.web.components.charts import Axis, Line, Plot
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.request_limits import Intake, file_of, on_disk
 from easeml_airflow.web.server.site import HEADERS, Tab, desk_path, moved
-from easeml_core.config import require
 from easeml_core.data.columns import text_column_of
 from easeml_core.errors import InvalidInputError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.services.labeling import adjudication
 from easeml_core.services.labeling import desk as labelling
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
+from easeml_core.settings.config import require
 from easeml_core.store.database import Store  # noqa: TC001 - FastAPI reads annotations while the app runs
 from easeml_core.store.tables.labels import REFEREE
 

@@ -20,10 +20,9 @@ from easeml_airflow.web.pages.gate.planner import whose
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import MINUS, signed
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
-from easeml_core.config import MeterConfig
-from easeml_core.encoding import row_of
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import EasemlError, NotFoundError, counted
+from easeml_core.formats.encoding import row_of
 from easeml_core.services.meter.results import MOST_ANSWERS, meter_history
 from easeml_core.services.test_sets.lifecycle import WHY
 from easeml_core.services.test_sets.planning import (
@@ -38,6 +37,7 @@ from easeml_core.services.test_sets.planning import (
     set_settings,
     study_plan,
 )
+from easeml_core.settings.config import MeterConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

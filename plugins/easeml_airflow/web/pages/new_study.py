@@ -25,17 +25,17 @@ from easeml_airflow.web.components.condition_field import Check, check_of, read_
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.request_limits import DayLimit, Intake, Turns, file_of, on_disk, text_of
 from easeml_airflow.web.server.site import Tab, moved, path_of_study
-from easeml_core.config import GateConfig, MeterConfig, require
 from easeml_core.data.sources.spec import is_upload, known_sources, parse_source, upload_of
 from easeml_core.entities import Adaptivity, Parameters, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError, StateError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.limits import LONGEST_TEXT, NAME
 from easeml_core.metrics.metric import METRICS
 from easeml_core.services.registration.preview import MatchReport, look_at_data, match_of, planned_parts
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.limits import list_tenants
 from easeml_core.services.studies.uploads import KEPT_DAYS, keep_upload
+from easeml_core.settings.config import GateConfig, MeterConfig, require
+from easeml_core.settings.limits import LONGEST_TEXT, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

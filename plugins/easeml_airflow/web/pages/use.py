@@ -20,13 +20,13 @@ from easeml_airflow.settings import base_path, own_address
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.request_limits import Intake, file_of, on_disk, text_of
 from easeml_airflow.web.server.site import HEADERS, Tab, moved, path_of_study
-from easeml_core.config import require
 from easeml_core.data.columns import text_column_of
 from easeml_core.data.sources.files import unpack_upload
 from easeml_core.data.sources.images import require_few_pixels
 from easeml_core.errors import EasemlError, InvalidInputError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 from easeml_core.services.reports.study import use_of_study
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

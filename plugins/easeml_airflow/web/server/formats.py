@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from easeml_core.display import span, with_unit
 from easeml_core.entities import Symbol
 from easeml_core.errors import counted
+from easeml_core.formats.display import span, with_unit
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind
 
 if TYPE_CHECKING:

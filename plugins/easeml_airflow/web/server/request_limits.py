@@ -29,7 +29,7 @@ from easeml_airflow.web.server.auth import Viewer
 from easeml_core.data.rows.row_tables import PARQUET
 from easeml_core.data.sources.spec import plain_file_name
 from easeml_core.errors import ConcurrentUpdateError, InvalidInputError, StateError
-from easeml_core.files import scratch_folder
+from easeml_core.files.local import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

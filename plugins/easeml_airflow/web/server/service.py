@@ -18,8 +18,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from easeml_airflow.web.server.request_limits import Turns, allow
-from easeml_core.config import require, require_known
-from easeml_core.encoding import to_json, typed_record
 from easeml_core.entities import GivenAnswer
 from easeml_core.errors import (
     EasemlError,
@@ -29,11 +27,13 @@ from easeml_core.errors import (
     StoreError,
     WrongRoleError,
 )
+from easeml_core.formats.encoding import to_json, typed_record
 from easeml_core.services.datasets.feed import FeedEntry, FeedReceipt, feed, file_refresh, list_feeds, require_refresh
 from easeml_core.services.datasets.refine import PairList, SuspiciousPairs, list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.models.inference import WarmModels, infer, public_answers
 from easeml_core.services.referee.answers import RefreshedAnswer
 from easeml_core.services.referee.requests import answer_of
+from easeml_core.settings.config import require, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,11 +26,11 @@ from easeml_airflow.hooks.easeml import WORKER, EasemlHook
 from easeml_airflow.web.server import formats
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import Service
-from easeml_core import limits
 from easeml_core.entities import StudyState
 from easeml_core.errors import EasemlError, NotFoundError, StoreUnavailableError
 from easeml_core.services.operations.checks import KeptLook
 from easeml_core.services.referee.place_in_queue import Queue, waiting_texts
+from easeml_core.settings import limits
 from easeml_core.store.database import Store
 from easeml_core.store.tables import studies
 

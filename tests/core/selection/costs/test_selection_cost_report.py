@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.encoding import row_of
 from easeml_core.selection.costs.learn import Measured, cost_report, fit_costs
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data" / "selection"

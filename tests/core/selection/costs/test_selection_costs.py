@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from property_sizes import examples
 from scipy.optimize import minimize
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.costs.fit import SLOPE, CostModel, TenantEffect
 from easeml_core.selection.costs.learn import Measured, fit_costs, learn_costs
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.suggestion import suggest
+from easeml_core.settings.config import SelectionConfig
 
 NAMES = ("bayes", "forest", "boosting", "network")
 

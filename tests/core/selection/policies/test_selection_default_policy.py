@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from property_sizes import examples
 from scipy.special import expit
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies import acquisition, default
 from easeml_core.selection.policies.default_choice import LEARNING_SHARE
 from easeml_core.selection.problem import Arms, Past, Problem
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate import logit_normal
 from easeml_core.selection.surrogate.prior import DEGREES_OF_FREEDOM, quality_rows, transfer_prior
+from easeml_core.settings.config import SelectionConfig
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 PLAIN = SelectionConfig(guard=0.0)

@@ -10,11 +10,11 @@ import pytest
 from attrs import evolve
 from closed_form import closed_form
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.acquisition import expected_improvement
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import RunnerUp, scheduler_for, suggest
 from easeml_core.selection.surrogate.prior import learn_prior
+from easeml_core.settings.config import SelectionConfig
 
 DEFAULT, LITERAL = SelectionConfig(), SelectionConfig(policy="mm-gp-ei")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from closed_form import closed_form
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.acquisition import beta_multi_tenant
 from easeml_core.selection.policies.published import choose
+from easeml_core.settings.config import SelectionConfig
 
 RULES = ("variance-drop", "maximal-variance", "ucb-drop", "information-gain", "above-average-bonus")
 TENANTS, ARMS = 4, 7

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.acquisition import Freeze, beta_multi_tenant, candidate_set
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.surrogate.posterior import Belief, Posterior
+from easeml_core.settings.config import SelectionConfig
 
 
 def play(standings, qualities, policy, *, rounds=10**6):

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from closed_form import closed_form
 
-from easeml_core.config import POLICIES, SelectionConfig
-from easeml_core.encoding import to_json
+from easeml_core.formats.encoding import to_json
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import suggest
+from easeml_core.settings.config import POLICIES, SelectionConfig
 
 ELSEWHERE = """
 import json
-from easeml_core.encoding import to_json
-from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.formats.encoding import to_json
+from easeml_core.settings.config import POLICIES, SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.suggestion import suggest
 problem = {problem!r}

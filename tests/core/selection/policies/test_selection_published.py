@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import at_night, examples
 
-from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.policies.acquisition import beta_multi_tenant, expected_improvement
@@ -22,6 +21,7 @@ from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.scheduler_interface import next_refit
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate.prior import learn_prior
+from easeml_core.settings.config import PUBLISHED, SelectionConfig
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 CONFIG = {"order": ("boosting", "tree", "no such candidate"), "freeze_rounds": 1, "beta_multiplier": 0.05}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
 from easeml_core.selection.simulate.run import run_repeat
 from easeml_core.selection.simulate.tables import Table
+from easeml_core.settings.config import SelectionConfig
 
 
 @pytest.fixture

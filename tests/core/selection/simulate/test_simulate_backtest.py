@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Past
 from easeml_core.selection.simulate import repeats as backtested
 from easeml_core.selection.simulate.backtest import (
@@ -29,6 +28,7 @@ from easeml_core.selection.simulate.protocol import RIVALS, Contestant, Protocol
 from easeml_core.selection.simulate.repeats import chosen_by_backtest, outcome, table_of
 from easeml_core.selection.simulate.report import Curve
 from easeml_core.selection.simulate.tables import Table
+from easeml_core.settings.config import SelectionConfig
 
 
 def curve(*steps: tuple[float, float]) -> Curve:

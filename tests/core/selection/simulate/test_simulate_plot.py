@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from easeml_core.display import check_plot, save_figure
 from easeml_core.errors import InvalidInputError
+from easeml_core.formats.display import check_plot, save_figure
 from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.report import Curve, FairnessCurve, FairnessPoint, Outcome, Simulation

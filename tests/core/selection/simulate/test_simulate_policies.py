@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.config import POLICIES
 from easeml_core.selection.simulate.report import loss_curve, mean_curve
 from easeml_core.selection.simulate.tables import Table
+from easeml_core.settings.config import POLICIES
 
 RUNNABLE = tuple(policy for policy in POLICIES if policy != "order")
 fixtures_are_factories = settings(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError
 from easeml_core.selection.simulate.protocol import Contestant, Protocol, parse_contestants, scene
+from easeml_core.settings.config import SelectionConfig
 
 
 def test_a_draw_depends_on_seed_and_repeat_alone():

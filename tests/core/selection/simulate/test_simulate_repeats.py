@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import ConfigError, NumericalError, StateError
+from easeml_core.formats.encoding import row_of, to_json
 from easeml_core.selection.simulate import repeats
 from easeml_core.selection.simulate.compare import KNOBS, fairness_curve, points_of
 from easeml_core.selection.simulate.protocol import Protocol

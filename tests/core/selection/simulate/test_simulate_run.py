@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.scheduler_interface import Choice, Pair
 from easeml_core.selection.simulate import run as run_module
 from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
 from easeml_core.selection.simulate.run import run_repeat
+from easeml_core.settings.config import POLICIES, SelectionConfig
 
 EVERYBODY = (*(p for p in POLICIES if p != "order"), "clairvoyant")
 

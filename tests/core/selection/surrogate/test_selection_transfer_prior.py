@@ -10,7 +10,6 @@ from property_sizes import examples
 from scipy.optimize import brentq
 from scipy.stats import multivariate_t
 
-from easeml_core.config import SelectionConfig
 from easeml_core.selection.surrogate.prior import (
     DEGREES_OF_FREEDOM,
     EFFECTIVE_RESULTS,
@@ -29,6 +28,7 @@ from easeml_core.selection.surrogate.prior import (
     squared_exponential,
     transfer_prior,
 )
+from easeml_core.settings.config import SelectionConfig
 
 
 def config_of(**settings_):

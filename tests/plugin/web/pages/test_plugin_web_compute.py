@@ -20,10 +20,9 @@ from easeml_airflow.web.pages.compute.price import price_text, pricing_of
 from easeml_airflow.web.server.airflow_runs import Place
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
-from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
-from easeml_core.limits import LONGEST_TEXT
+from easeml_core.formats.encoding import to_json
 from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.services.registration.register import pause_study
@@ -33,6 +32,7 @@ from easeml_core.services.selection.backtest import BacktestAnswer
 from easeml_core.services.selection.beliefs import StoppingPrice, StoppingPrices, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
+from easeml_core.settings.limits import LONGEST_TEXT
 from easeml_core.store.queries.compute import DeviceRun, WaitingTrial, history_stamp
 from easeml_core.store.rows import change
 from easeml_core.store.tables.capacity import Device, announce_device

@@ -22,7 +22,6 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import power_text, signed
 from easeml_airflow.web.server.site import Site
 from easeml_core.cli.app import cli
-from easeml_core.config import GateConfig
 from easeml_core.entities import AlertKind, Mode, Verdict
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.gate.condition import parse_condition
@@ -33,6 +32,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.gate import LabelWork, gate_report
 from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.planning import plan_joint
+from easeml_core.settings.config import GateConfig
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import labels, releases, studies
 

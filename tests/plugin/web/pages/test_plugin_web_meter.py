@@ -24,7 +24,6 @@ from easeml_airflow.web.components.test_sets import ledger_file
 from easeml_airflow.web.pages.meter import METHODS, finding_of, picture_of, plan_picture
 from easeml_airflow.web.server.formats import gain_text
 from easeml_core.cli.app import cli
-from easeml_core.config import MeterConfig
 from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
@@ -35,6 +34,7 @@ from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import ShownSet, plan_test_set
 from easeml_core.services.test_sets.planning import meter_plans
+from easeml_core.settings.config import MeterConfig
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import models, releases, studies, trials
 

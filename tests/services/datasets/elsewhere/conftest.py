@@ -8,8 +8,8 @@ import pytest
 from tables_elsewhere import GATE, METER, table
 from web_server import Web, serving
 
-from easeml_core.remote import download
-from easeml_core.remote.cache import FileCache
+from easeml_core.files import download
+from easeml_core.files.cache import FileCache
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study

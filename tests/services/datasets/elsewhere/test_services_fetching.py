@@ -11,7 +11,7 @@ import pytest
 from killed import die, killed_in
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
-from easeml_core.remote.cache import FileCache
+from easeml_core.files.cache import FileCache
 from easeml_core.services.datasets import access, fetching
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of

@@ -14,7 +14,7 @@ import pytest
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.remote import download
+from easeml_core.files import download
 from easeml_core.services.datasets import access
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study

@@ -12,7 +12,6 @@ import pytest
 from attrs import evolve
 from joint_lab import LN2, Shared, costs, parked, register
 
-from easeml_core.config import GateConfig, JointConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.meter.shared_ledger import joint_plan
@@ -24,6 +23,7 @@ from easeml_core.services.test_sets import answers
 from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.lifecycle import SystemSteps, list_test_sets
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, plan_joint
+from easeml_core.settings.config import GateConfig, JointConfig
 from easeml_core.store.database import Store
 from easeml_core.store.tables import referee_claims, releases
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from joint_lab import GATE, JOINT, METER, register
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.services.registration.register import study_settings
 from easeml_core.services.test_sets.planning import plan_joint
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig
 
 
 @pytest.mark.parametrize("adaptivity", ["recycle", "upTo:2", "firstChange"])

@@ -13,7 +13,6 @@ import pytest
 from attrs import evolve
 from joint_lab import LN2, Shared, costs, parked
 
-from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.referee.process import Referee
@@ -21,6 +20,7 @@ from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.test_sets import answers, planning
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, joint_weight_limit, plan_joint
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.store.tables import releases
 
 if TYPE_CHECKING:

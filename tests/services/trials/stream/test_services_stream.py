@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import (
     ConfigError,
     NotFoundError,
 )
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.attempts import hand_back
 from easeml_core.services.trials.execution import cancel_trial, claim, trial_state

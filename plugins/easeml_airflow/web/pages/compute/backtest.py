@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from easeml_airflow.web.pages.compute.charts import Bar
 from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.request_limits import Turns
-from easeml_core.display import with_unit
 from easeml_core.errors import StateError, counted
+from easeml_core.formats.display import with_unit
 from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
 from easeml_core.store import callers
 from easeml_core.store.queries.compute import history_stamp

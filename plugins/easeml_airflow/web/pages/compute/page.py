@@ -22,8 +22,8 @@ from easeml_airflow.web.server.airflow_runs import places, task_address
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.server.site import HEADERS, Reason, Tab, moved, path_of_study
-from easeml_core.encoding import to_json
 from easeml_core.errors import counted
+from easeml_core.formats.encoding import to_json
 from easeml_core.services.reports.audit import hourly_text
 from easeml_core.services.reports.compute import WINDOWS, compute
 from easeml_core.services.selection.beliefs import stopping_prices

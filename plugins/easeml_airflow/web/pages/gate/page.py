@@ -30,7 +30,6 @@ from easeml_airflow.web.pages.gate.verdict import TRUTH, VerdictView, verdict_vi
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import VERDICTS, Mark, power_text, sentence_case
 from easeml_airflow.web.server.site import Reason, Tab, desk_path, moved, path_of_study
-from easeml_core.config import GateConfig, JointConfig, parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
 from easeml_core.errors import counted
 from easeml_core.services.referee.requests import file_promotion, file_rollback
@@ -38,6 +37,7 @@ from easeml_core.services.reports.gate import MOST, GateNeed, gate_ledger, gate_
 from easeml_core.services.test_sets.answers import gate_settings, joint_config
 from easeml_core.services.test_sets.lifecycle import WHY, plan_test_set
 from easeml_core.services.test_sets.planning import set_purposes, study_plan
+from easeml_core.settings.config import GateConfig, JointConfig, parse_adaptivity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,13 +20,13 @@ from attrs import evolve
 from easeml_airflow.web.components.condition_field import check_of, read_condition
 from easeml_airflow.web.pages.gate.sizes import NOT_COUNTED, POWER, Asked, baseline_of, changes_of, plan_rows, plan_set
 from easeml_airflow.web.server.formats import sentence_text
-from easeml_core.config import GateConfig, JointConfig, MeterConfig, parse_adaptivity
-from easeml_core.encoding import row_of
 from easeml_core.entities import Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, EasemlError, counted
+from easeml_core.formats.encoding import row_of
 from easeml_core.gate.condition import MAX_LENGTH, Condition, disagreement_bound, parse_condition
 from easeml_core.gate.planner import on_average
 from easeml_core.services.test_sets.planning import plan_joint, set_settings
+from easeml_core.settings.config import GateConfig, JointConfig, MeterConfig, parse_adaptivity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

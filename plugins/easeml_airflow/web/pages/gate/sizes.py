@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve
 
-from easeml_core.config import GateConfig, parse_adaptivity
-from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.formats.encoding import row_of
 from easeml_core.gate.condition import DIFFERENCE, Condition, claim_of, parse_condition
 from easeml_core.gate.planner import GatePlan, plan_gate
 from easeml_core.services.test_sets.planning import plan_for_gate, set_settings
+from easeml_core.settings.config import GateConfig, parse_adaptivity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

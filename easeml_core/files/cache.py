@@ -24,15 +24,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, counted
-from easeml_core.remote.download import download
+from easeml_core.files.download import download
+from easeml_core.formats.encoding import typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedRandom, BufferedReader
 
-    from easeml_core.remote.files import About, RemoteFile, Teller
+    from easeml_core.files.remote_file import About, RemoteFile, Teller
 
 
 _SUMS, _LOCK = "traffic.json", ".traffic.lock"

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from easeml_core.config import require
+from easeml_core.settings.config import require
 
 if TYPE_CHECKING:
     from easeml_core.entities import JsonObject

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
-from easeml_core.limits import MOST_DEVICES, NAME
+from easeml_core.settings.config import require
+from easeml_core.settings.limits import MOST_DEVICES, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

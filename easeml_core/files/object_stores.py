@@ -28,14 +28,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from easeml_core.errors import NETWORK_ERRNOS, InvalidInputError
-from easeml_core.remote.files import PERMANENT, About
+from easeml_core.files.remote_file import PERMANENT, About
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from easeml_core.remote.files import Reader
-    from easeml_core.remote.urls import Address
+    from easeml_core.files.remote_file import Reader
+    from easeml_core.files.urls import Address
 
 
 Result = TypeVar("Result")

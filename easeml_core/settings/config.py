@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from easeml_core.entities import Adaptivity, JsonObject, Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, PolicyName, Range
+from easeml_core.settings.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, PolicyName, Range
 
 PUBLISHED = (
     *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),

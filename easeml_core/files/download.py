@@ -7,14 +7,14 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from easeml_core.remote.files import PERMANENT, Teller
-from easeml_core.remote.urls import WEB
+from easeml_core.files.remote_file import PERMANENT, Teller
+from easeml_core.files.urls import WEB
 
 if TYPE_CHECKING:
     from io import BufferedRandom
 
-    from easeml_core.remote.files import About, RemoteFile
-    from easeml_core.remote.urls import Address
+    from easeml_core.files.remote_file import About, RemoteFile
+    from easeml_core.files.urls import Address
 
 ATTEMPTS = 5
 REST_SECONDS = 0.5
@@ -78,9 +78,9 @@ def _usable(file: BufferedRandom, about: About) -> int:
 def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
     """The file at an address."""
     if address.protocol in WEB:
-        from easeml_core.remote.web_files import WebFile
+        from easeml_core.files.web_files import WebFile
 
         return WebFile(address, until)
-    from easeml_core.remote.object_stores import ObjectFile
+    from easeml_core.files.object_stores import ObjectFile
 
     return ObjectFile(address)

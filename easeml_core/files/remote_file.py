@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from easeml_core.remote.urls import Address
+    from easeml_core.files.urls import Address
 
     OnProgress = Callable[["Progress"], object]
     """Hears once a second how far it is, also while another process downloads the same; may raise to end it."""

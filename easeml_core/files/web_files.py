@@ -19,14 +19,14 @@ from urllib.parse import quote
 
 import httpx
 
-from easeml_core.remote.files import About
+from easeml_core.files.remote_file import About
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from easeml_core.entities import JsonObject
-    from easeml_core.remote.files import Reader
-    from easeml_core.remote.urls import Address
+    from easeml_core.files.remote_file import Reader
+    from easeml_core.files.urls import Address
 
 SILENCE_SECONDS = 30.0
 """How long a server may send nothing."""

@@ -56,7 +56,7 @@ def compose(text: str, *, deepest: int) -> yaml.Node | None:
         >>> compose("a: &x [1]", deepest=2)
         Traceback (most recent call last):
             ...
-        easeml_core.yaml_text.YamlFaultError: anchor
+        easeml_core.formats.yaml_text.YamlFaultError: anchor
     """
     try:
         _check_shape(text, deepest)
