@@ -5,6 +5,7 @@ from . import programs as programs
 from . import selection as selection
 from . import stats as stats
 from . import testing as testing
+from .actions.studies import RegisterStudy as RegisterStudy
 from .client.installation import Client as Client
 from .client.installation import connect as connect
 from .client.study_client import RefereeRequest as RefereeRequest

@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, answers, operators, names, errors, the database, observables.
+"""Make docs/reference anew from the code, and the stubs of signatures that are made from actions.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -15,6 +15,7 @@ import click
 from reference_pages import answers
 from reference_pages import code_pages as code
 from reference_pages.database_pages import alphabet_page, functions_text, rights_page
+from reference_pages.signatures import stubs
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -64,7 +65,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, text in made.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    click.echo(f"{FOLDER.name}: {len(made)} pages")
+    for path, text in stubs().items():
+        (FOLDER.parents[1] / path).write_text(text, encoding="utf-8")
+    click.echo(f"{FOLDER.name}: {len(made)} pages, {len(stubs())} stubs")
 
 
 if __name__ == "__main__":

@@ -266,9 +266,10 @@ SMALL = {
 @pytest.fixture
 def make_study(database: Database, artifacts: ArtifactStore) -> Callable[..., str]:
     """Register a study on real data and let the referee seal it; its name. Name only what matters."""
+    from registering import register_study
+
     from easeml_core.services.referee.process import Referee
     from easeml_core.services.referee.requests import answer_of
-    from easeml_core.services.registration.register import register_study
 
     def make(study: str = "cancer", **changes: Any) -> str:
         settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": f"register/{study}"} | SMALL

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.actions.studies import RegisterStudy
+from easeml_core.cli.actions import action_options
 from easeml_core.cli.connection import (
     OWNER,
     STUDY,
     installation_options,
-    json_of,
     key_option,
     new_key,
     open_installation,
     open_store,
-    read_program,
     store_options,
     wait_for_answer,
 )
@@ -354,47 +354,13 @@ def _limits(summary: StudyEntry) -> list[str]:
 
 
 @study.command(epilog=_EXAMPLES)
-@click.argument("name")
-@click.option("--tenant", required=True, help="Whose study it is; made when new.")
-@click.option("--source", required=True, help="Where the data comes from, e.g. sklearn:digits or csv:a.csv.")
-@click.option("--target", help="Column to predict, where the source has columns.")
-@click.option("--task", type=click.Choice(("classification", "regression")), help="Default: what the metric says.")
-@click.option(
-    "--metric", help="accuracy (default), auc, log_loss, rmse, r2 (default for numbers), ...: docs/studies.md."
-)
-@click.option("--hit", metavar="within:T", help="Where numbers are predicted: one at most T off is right for the gate.")
-@click.option("--program", type=click.Path(exists=True, dir_okay=False), help="As `easeml program infer` writes it.")
-@click.option(
-    "--split",
-    metavar="HOW",
-    help="rows (default), group:COLUMN or time:COLUMN: how rows are divided; with ?part=K/N, part K of N of a table.",
-)
-@click.option(
-    "--grid", type=click.Choice(("one", "rates", "full")), default="one", help="How fine networks are divided."
-)
-@click.option("--weight", default=1.0, show_default=True, help="Weight in sharing the devices.")
-@click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
-@click.option("--priority", default=0, show_default=True, help=f"{_PRIORITY}; higher ones come first.")
-@click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")
-@click.option("--target-quality", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
-@click.option("--gate", metavar="JSON", default="{}", help='E.g. {"condition": "n - o > 0.02 +/- 0.05", "steps": 4}.')
-@click.option("--meter", metavar="JSON", default="{}", help='E.g. {"ranges": [0.1, 0.3], "tolerance": 0.05}.')
-@click.option(
-    "--joint", metavar="JSON", help='One set for gate and meter, e.g. {"reliability": 0.95, "gate_share": 0.5}.'
-)
-@click.option("--direct", metavar="JSON", help='A second meter, which tells drift, e.g. {"share": 0.5}.')
-@click.option("--training", metavar="JSON", default="{}", help='E.g. {"time_limit_seconds": 300}.')
-@click.option(
-    "--candidates",
-    metavar="JSON",
-    help='[{"name", "kind", "parameters" or "space", "devices"}]; default: by program or data.',
-)
+@action_options(RegisterStudy, arguments=["study"], files=["program"], leaves=["keep"])
 @key_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
 @store_options
 def register(
-    name: str, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None, **given: Any
+    request: RegisterStudy, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None
 ) -> None:
     """Register a study; the referee splits its data, seals some parts, and activates it.
 
@@ -408,10 +374,8 @@ def register(
     from easeml_core.services.referee.requests import Registration
     from easeml_core.services.registration.register import register_study
 
-    settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
-    given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
     store = open_store(database)
-    filed = register_study(store, study=name, request_key=new_key(request_key), **given, **settings)
+    filed = register_study(store, request, request_key=new_key(request_key))
     if wait:
         click.echo(f"request {filed.request_id} waits for the referee, at most {timeout:g} s", err=True)
     answer = wait_for_answer(store, filed.request_id, timeout) if wait else None

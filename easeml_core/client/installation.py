@@ -13,8 +13,11 @@ from easeml_core.formats.display import frame_of_records
 if TYPE_CHECKING:
     from typing import Self
 
+    from easeml_core.client.signatures import Actions
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+else:
+    from easeml_core.client.actions import Actions
 
 
 HOME = Path(".easeml")
@@ -87,7 +90,7 @@ def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
     return checked_artifacts(store, artifact_store(HOME / "artifacts" if place is None else place))
 
 
-class Client:
+class Client(Actions):
     """An installation, seen with the rights of one login; safe to share between threads.
 
     Nothing is connected before the first call, and nothing is read when a notebook shows the client. Use it in a

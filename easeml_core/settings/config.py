@@ -32,6 +32,8 @@ BACKENDS = ("auto", "nccl", "gloo")
 """Of ``torch.distributed``: ``auto`` is NCCL on GPUs and Gloo on processors."""
 OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 """Words for the dial from the mean to the worst-served tenant."""
+GRIDS = ("one", "rates", "full")
+"""Networks as they are; with each learning rate; with each learning rate and, on images, each normalisation."""
 COST_MODES = ("known", "predicted", "unit")
 
 # The referee plans one study after the other: the largest settings must be planned in a few seconds.

@@ -35,6 +35,7 @@ from easeml_core.programs.search_space.reader import (
     space_of,
 )
 from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, demands_of, match_program
+from easeml_core.settings.config import GRIDS
 from easeml_core.settings.device_requests import stored_devices
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
@@ -213,9 +214,6 @@ def _shown(group: Group) -> str:
     text = str(SearchSpace(group))
     return text if len(text) <= 120 else f"{text[:116]}..."
 
-
-GRIDS = ("one", "rates", "full")
-"""As it is; with each learning rate; with each learning rate and, on images, each normalisation."""
 
 RATES = ("0.1", "0.01", "0.001", "0.0001", "0.00001")
 """Of Adam, in the paper's studies (Li et al., PVLDB 2018)."""

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.param import DagParam
 
+from easeml_core.actions.action import options_of
+from easeml_core.actions.studies import MOMENT
 from easeml_core.settings import limits
 from easeml_core.settings.config import POLICIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.actions.action import Option
 
 STUDIES = "easeml_studies"
 """The Variable with the names of the studies, as a JSON list."""
@@ -28,7 +32,6 @@ MOST_OFFERED = 1000
 
 NAME = f"^{limits.NAME.pattern}$"
 """What the store takes as the name of a tenant or a study."""
-MOMENT = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?$"
 MOST_CAPPED = 32
 """The largest K of ``upTo:K`` in the drop-down."""
 
@@ -171,6 +174,39 @@ def text(title: str, description: str, *, required: bool = False, **schema: Any)
 def optional(title: str, description: str, kind: str, **schema: Any) -> Param:
     """A field that may be left empty: a JSON type, and what else its schema says."""
     return Param(None, title=title, description=description, type=["null", kind], **schema)
+
+
+def params_of(action: type[Any], *, leaves: Sequence[str] = (), **starts: Any) -> dict[str, Param]:
+    """The fields of a form for an action, from its options; a field that may be left empty takes null, too.
+
+    Args:
+        action: The class of the request.
+        leaves: Options that the form does not have.
+        starts: What a field starts with where that is not the option's default.
+
+    Example:
+        >>> from easeml_core.actions.studies import RegisterStudy
+        >>> params_of(RegisterStudy, source="sklearn:digits")["priority"].schema["maximum"]
+        100
+    """
+    return {one.name: _param(one, starts.get(one.name)) for one in options_of(action) if one.name not in leaves}
+
+
+def _param(one: Option, start: Any) -> Param:
+    schema: dict[str, Any] = {"title": one.title, "description": one.help, **one.schema}
+    kind = schema.pop("type")
+    if one.examples:
+        schema["examples"] = list(one.examples)
+    if one.pattern == MOMENT:
+        schema["format"] = "date-time"
+    if one.is_required:
+        schema |= {"minLength": 1} if kind == "string" else {}
+        return Param(type=kind, **schema) if start is None else Param(start, type=kind, **schema)
+    if one.default is not None:
+        return Param(one.default, type=kind, **schema)
+    if "enum" in schema:
+        schema |= {"enum": [None, *schema["enum"]], "values_display": {"None": "the default"}}
+    return Param(None, type=["null", kind], **schema)
 
 
 def explained(about: str, form: Mapping[str, Param]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stack.failures import NightError
 
 from demo_night.runs import await_dag, follow, require_no_broken_tasks
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.data.layout import Layout, table_layout
 from easeml_core.entities import StudyState, Task
 from easeml_core.services.referee.requests import answer_of
@@ -100,7 +101,10 @@ def registered(store: Store) -> set[str]:
 
 def register_by_service(store: Store, wishes: Sequence[Wish]) -> dict[str, int]:
     """File the registrations; study name to the request that the referee answers."""
-    return {w.study: register_study(store, **w.arguments(), request_key=f"demo/{w.study}").request_id for w in wishes}
+    return {
+        w.study: register_study(store, RegisterStudy(**w.arguments()), request_key=f"demo/{w.study}").request_id
+        for w in wishes
+    }
 
 
 def await_answers(

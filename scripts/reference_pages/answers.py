@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from easeml_core.actions.action import action_of, schema_of
+from easeml_core.actions.studies import ACTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,6 +34,7 @@ TYPED = {
     f"GET {API}/feeds": f"{PAGES}:Feeds",
     f"GET {API}/refine": f"{SERVICES}.datasets.refine:PairList",
     f"GET {API}/requests/{{request_id}}": f"{PAGES}:RefreshAnswer",
+    "POST /api/v1/tenants/{tenant}/studies/{study}": f"{SERVICES}.registration.register:RegisteredStudy",
     f"POST {API}/feed": f"{SERVICES}.datasets.feed:FeedReceipt",
     f"POST {API}/infer": f"{SERVICES}.models.inference:InferredAnswers",
     f"POST {API}/refine": f"{PAGES}:Refined",
@@ -238,7 +242,7 @@ def tasks() -> Iterator[str]:
         yield from (f"XCom of {name}" for name in import_module(package).__all__)
 
 
-TITLE, VERSION = "Ease.ml: feed, refine and infer", "1"
+TITLE, VERSION = "Ease.ml: register, feed, refine and infer", "1"
 _ROWS = 10_000
 _KEY = {
     "type": "string",
@@ -260,6 +264,12 @@ def _body(required: list[str], properties: dict[str, Any], example: dict[str, An
         "properties": properties,
         "examples": [example],
     }
+
+
+def _action_body(kind: type[Any]) -> dict[str, Any]:
+    """The options of an action that are not in its path, and the request key."""
+    body = schema_of(kind, leaves=re.findall(r"{(\w+)}", action_of(kind).route))
+    return {**body, "properties": {**body["properties"], "request_key": _KEY}}
 
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -369,13 +379,19 @@ def _operation(route: APIRoute, method: str, answer: dict[str, Any]) -> dict[str
         default = parameter.field_info.default
         kind = "boolean" if isinstance(default, bool) else "integer"
         parameters.append({"name": parameter.name, "in": "query", "schema": {"type": kind, "default": default}})
+    actions = {action_of(kind).route: kind for kind in ACTIONS}
+    kind = actions.get(route.path.removeprefix("/api/v1"))
+    summary = SUMMARIES[f"{method} {last}"] if kind is None else action_of(kind).help
     operation: dict[str, Any] = {
-        "operationId": f"{method.lower()}_{named}",
-        "summary": SUMMARIES[f"{method} {last}"],
+        "operationId": f"{method.lower()}_{named}" if kind is None else action_of(kind).method,
+        "summary": summary,
         "parameters": parameters,
     }
     if method == "POST":
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": BODIES[last]}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": BODIES[last] if kind is None else _action_body(kind)}},
+        }
     operation["responses"] = {"200": _response("The answer.", answer)} | {
         status: _response(text, {"$ref": "#/components/schemas/Error"}) for status, text in ERRORS.items()
     }

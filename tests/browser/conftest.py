@@ -19,13 +19,13 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from registering import register_study
 from rich.console import Console
 
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.lifecycle import retire_test_set

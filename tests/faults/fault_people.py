@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from registering import register_study
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError, is_put_off
@@ -32,7 +33,6 @@ from easeml_core.services.referee.requests import (
     file_promotion,
     file_rollback,
 )
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.artifacts.local import ArtifactStore

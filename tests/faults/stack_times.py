@@ -22,12 +22,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from fault_people import CANDIDATES, GATE, METER, ROWS, Table
 from fault_world import send
+from registering import register_study
 from stack_rounds import stack_world
 from stack_work import StackWork
 from stack_world import TENANT, since_now
 
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.store.server.place import locked
 from easeml_core.store.server.server import START_LOCK
 

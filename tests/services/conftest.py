@@ -23,6 +23,7 @@ import psutil
 import pytest
 from any_tenant import AnyTenant
 from databases import Databases
+from registering import register_study
 from sqlalchemy import text
 
 from easeml_core.data.parts import OpenParts, load_open_parts
@@ -31,7 +32,6 @@ from easeml_core.models.formats import load_predictor, save_constant, save_model
 from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack

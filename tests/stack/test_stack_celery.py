@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from demo_night.runs import await_dag, follow
+from registering import register_study
 from rich.console import Console
 from stack.failures import StackError
 from stack.hosts import CELERY, EXECUTORS, WORKERS, Hosts, broker_program
@@ -23,7 +24,6 @@ from stack.places import Places
 from stack.progress import Progress
 
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import trial_details

@@ -33,6 +33,7 @@ CANDIDATES = [
 @contextmanager
 def installation() -> Iterator[str]:
     """Start an installation with the trained study ``cancer``; yield the address of its database."""
+    from easeml_core.actions.studies import RegisterStudy
     from easeml_core.client.installation import open_artifacts
     from easeml_core.services.referee.process import Referee
     from easeml_core.services.referee.requests import wait_for_answer
@@ -54,15 +55,14 @@ def installation() -> Iterator[str]:
             referee = threading.Thread(target=Referee(sealed, artifacts, poll_seconds=0.5).run, args=(stop,))
             referee.start()
             try:
-                filed = register_study(
-                    worker,
+                study = RegisterStudy(
                     tenant="lab",
                     study="cancer",
                     source="sklearn:breast_cancer",
                     candidates=CANDIDATES,
                     gate={"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3},
-                    request_key="register",
                 )
+                filed = register_study(worker, study, request_key="register")
                 wait_for_answer(worker, filed.request_id, timeout=120)
                 run_device(worker, artifacts, device=None, request_key="train", poll_seconds=0.5)
                 yield server.url("easeml_worker", "easeml")

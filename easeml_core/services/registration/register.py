@@ -33,22 +33,21 @@ from easeml_core.settings.config import (
     JointConfig,
     MeterConfig,
     TrainingConfig,
-    require,
     require_known,
 )
 from easeml_core.store.tables import requests, scheduler_requests, studies
-from easeml_core.training.candidates import GRIDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
+    from easeml_core.actions.studies import RegisterStudy
     from easeml_core.entities import Candidate, JsonObject, Parameters, Study
     from easeml_core.store.database import Store
 
 
+_LIMITS = ("weight", "budget_seconds", "priority", "deadline", "target_quality")
 _DEFAULT_METRIC = {Task.CLASSIFICATION: "accuracy", Task.REGRESSION: "r2"}
 
 
@@ -160,68 +159,12 @@ class StudyStateReport:
     state: StudyState
 
 
-def register_study(
-    store: Store,
-    *,
-    tenant: str,
-    study: str,
-    source: str,
-    target: str | None = None,
-    task: str | None = None,
-    metric: str | None = None,
-    hit: str | None = None,
-    program: str | None = None,
-    split: str | None = None,
-    grid: str = COARSE,
-    weight: float = 1.0,
-    budget_seconds: float | None = None,
-    candidates: Sequence[Parameters] | None = None,
-    gate: Parameters | None = None,
-    meter: Parameters | None = None,
-    training: Parameters | None = None,
-    joint: Parameters | None = None,
-    direct: Parameters | None = None,
-    priority: int = 0,
-    deadline: datetime | str | None = None,
-    target_quality: float | None = None,
-    keep: bool = False,
-    request_key: str,
-) -> RegisteredStudy:
+def register_study(store: Store, request: RegisterStudy, *, request_key: str) -> RegisteredStudy:
     """Register a study and ask the referee to split and seal its data.
 
     Args:
         store: Role ``easeml_worker``.
-        tenant: Name of the tenant; made when new.
-        study: Name of the study, unique in the installation.
-        source: Where the data comes from, e.g. ``sklearn:digits`` or ``csv:a.csv``.
-        target: Column to predict, where the source has columns.
-        task: ``classification`` or ``regression``; None for what program and metric say, else classification.
-        metric: By which candidates are compared, such as ``accuracy``, ``auc``, ``rmse`` or ``module:function``
-            (``metrics.metric``); None for ``accuracy``, or ``r2`` where numbers are predicted.
-        hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
-            where the metric is one of these.
-        program: Inputs and outputs (``docs/data.md``); it calls for the candidates where none are
-            named. None for what the data look like.
-        split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``data.split_spec``).
-        grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``
-            (``training.candidates``).
-        weight: The study's share of the devices relative to others, > 0.
-        budget_seconds: Device seconds that the study may use, or None for no limit.
-        candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on); or
-            a search space with ``space`` and ``count`` (``training.candidates``). None for what the program
-            calls for, without one the defaults of the data's shape.
-        gate: Settings of GateConfig; the rest has defaults.
-        meter: Settings of MeterConfig; the rest has defaults.
-        training: Settings of TrainingConfig; the rest has defaults.
-        joint: ``{"reliability", "gate_share"}`` (see JointConfig) of one sealed set that gate and meter share; the rest
-            has defaults. None for a set each.
-        direct: ``{"share"}`` (see DirectConfig) of a second meter, on a hidden sample of the validation distribution,
-            which distinguishes drift from tuning; the rest has defaults. None for no such meter.
-        priority: From -100 to 100; studies of a higher one come first.
-        deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
-        target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
-        keep: Keep a study of this tenant that has the name already, or had it when it was archived, whatever the other
-            arguments: for a DAG that registers before each run.
+        request: The study; its tenant is made when new.
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
@@ -232,27 +175,19 @@ def register_study(
             made another study.
         AlreadyExistsError: Another request has registered a study of this name.
     """
-    goal = checked_goal(task=task, metric=metric, hit=hit, program=program)
-    limits = checked_study_limits(
-        {
-            "weight": weight,
-            "budget_seconds": budget_seconds,
-            "priority": priority,
-            "deadline": deadline,
-            "target_quality": target_quality,
-        }
-    )
-    check_source(source, target, goal.task, split=split)
-    require(grid in GRIDS, "grid", grid, "one of " + ", ".join(GRIDS))
-    named = None if candidates is None else named_candidates(candidates, grid)
-    config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
-    config = {**config, "split": str(check_split(split)), "grid": grid}
-    stated = {"source": source, "target": target, "task": task, "metric": metric, "hit": hit, "program": program}
+    tenant, study = request.tenant, request.study
+    goal = checked_goal(task=request.task, metric=request.metric, hit=request.hit, program=request.program)
+    limits = checked_study_limits({name: getattr(request, name) for name in _LIMITS})
+    check_source(request.source, request.target, goal.task, split=request.split)
+    named = None if request.candidates is None else named_candidates(request.candidates, request.grid)
+    parts = {name: getattr(request, name) for name in ("gate", "meter", "training", "joint", "direct")}
+    config = study_settings(**parts)
+    config = {**config, "split": str(check_split(request.split)), "grid": request.grid}
+    stated = {name: getattr(request, name) for name in ("source", "target", "task", "metric", "hit", "program")}
     usual = {"weight": 1.0, "priority": 0}  # the same as where nothing is stated
     fields = {name: getattr(goal, name, value) for name, value in stated.items() if value}
     fields |= {name: value for name, value in limits.items() if value is not None and value != usual.get(name)}
-    parts = {"gate": gate, "meter": meter, "training": training, "joint": joint, "direct": direct, "split": split}
-    parts |= {} if grid == COARSE else {"grid": grid}
+    parts |= {"split": request.split} | ({} if request.grid == COARSE else {"grid": request.grid})
 
     def kept(tx: Connection) -> KeptStudy:
         found = _standing(tx, tenant, study)
@@ -263,7 +198,7 @@ def register_study(
     try:
         with store.begin() as tx:
             # Its name is free; what a DAG registers each night would come back each night.
-            if keep and studies.is_archived(tx, tenant, study):
+            if request.keep and studies.is_archived(tx, tenant, study):
                 return kept(tx)
             tenant_id = studies.add_tenant(tx, name=tenant)
             study_id = studies.add_study(
@@ -275,7 +210,9 @@ def register_study(
                 program=goal.program,
                 config=config,
                 tenant_id=tenant_id,
-                data_set_id=studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target or ""),
+                data_set_id=studies.add_data_set(
+                    tx, tenant_id=tenant_id, source=request.source, target=request.target or ""
+                ),
                 request_key=request_key,
                 **limits,
             )
@@ -288,7 +225,7 @@ def register_study(
             )
             return RegisteredStudy(study, study_id, request_id)
     except AlreadyExistsError:
-        if not keep:
+        if not request.keep:
             raise
     with store.begin() as tx:
         return kept(tx)

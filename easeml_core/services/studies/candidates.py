@@ -20,8 +20,9 @@ from easeml_core.formats.encoding import row_of, typed_record
 from easeml_core.metrics.metric import METRICS
 from easeml_core.models.command_model import pack_command, read_program
 from easeml_core.services.studies.limits import check_candidate_count, check_candidate_limits, trainable
+from easeml_core.settings.config import GRIDS
 from easeml_core.store.tables import studies
-from easeml_core.training.candidates import GRIDS, candidates_of_program, expand_candidates, grid_of
+from easeml_core.training.candidates import candidates_of_program, expand_candidates, grid_of
 from easeml_core.training.trainers import check_candidates, default_candidates, trainer_of
 
 if TYPE_CHECKING:

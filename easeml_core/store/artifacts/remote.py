@@ -185,7 +185,7 @@ class RemoteArtifactStore(ArtifactStore):
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.
 
-        An upload that was interrupted goes on where it stopped (``remote/object_stores.py``), also in another process.
+        An upload that was interrupted goes on where it stopped (``files/object_stores.py``), also in another process.
         While the object store is away it is tried again for a minute.
         """
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import types
 from abc import abstractmethod
 from datetime import timedelta
 from functools import partial
@@ -17,6 +19,7 @@ from easeml_airflow.hooks.easeml import EasemlHook, request_key
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, TaskDeferralTimeout
+from easeml_core.actions.action import action_of, arguments_text, options_of, parameters_of, perform, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,3 +227,61 @@ class RefereeOperator(AnswerOperator):
         self.note_answer(answer)
         self.settle(answer)
         return facts
+
+
+_REST = "kwargs: As of ``RefereeOperator``."
+
+
+class ActionOperator(RefereeOperator):
+    """Base of operators that carry out an action; ``action_operator`` makes one from the action's request."""
+
+    action: ClassVar[type[Any]]
+    """The class of the request, whose options are the operator's arguments."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the arguments of the action to the docstring of an operator."""
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__ and "action" not in vars(cls):
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\n{arguments_text(cls.action, _REST)}"
+
+    def request(self) -> Any:
+        """Return the request, from the arguments as Airflow has rendered them."""
+        return read(self.action, {one.name: getattr(self, one.name) for one in options_of(self.action)})
+
+    def file_request(self, store: Store, key: str) -> int:
+        """Carry out the action; the rest of it is the referee's."""
+        done = perform(store, self.request(), request_key=key)
+        self.note(done)
+        found: int = done.request_id
+        return found
+
+    def note(self, done: Any) -> None:
+        """Log what was done."""
+        self.log.info("%s: request %d is filed", action_of(self.action).name, done.request_id)
+
+
+def action_operator(action: type[Any]) -> type[ActionOperator]:
+    """Return a base class whose arguments and template fields are the options of an action.
+
+    The constructor has a real signature, which Airflow checks and ``help`` shows; editors and type checkers read the
+    same signature in a stub that ``scripts/reference.py`` makes.
+    """
+    options = options_of(action)
+
+    def __init__(self: ActionOperator, **kwargs: Any) -> None:
+        given = {one.name: kwargs.pop(one.name, one.default) for one in options}
+        super(base, self).__init__(**kwargs)
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    parameters = [first, *parameters_of(action, is_templated=True), rest]
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Airflow and inspect
+    __init__.__doc__ = arguments_text(action, _REST)
+    fields = (*[one.name for one in options if one.kind != "boolean"], *EasemlOperator.template_fields)
+    namespace = {"__init__": __init__, "action": action, "template_fields": fields, "__module__": __name__}
+    base: type[ActionOperator] = types.new_class(
+        f"{action.__name__}Base", (ActionOperator,), exec_body=lambda body: body.update(namespace)
+    )
+    return base

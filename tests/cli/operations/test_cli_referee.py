@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from property_sizes import at_night
+from registering import register_study
 
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, at_night(signal.SIGINT)], ids=lambda s: s.name)

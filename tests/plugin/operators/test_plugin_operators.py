@@ -418,8 +418,9 @@ def test_the_trial_sensor_fails_with_a_failed_trial(study):
 
 
 def test_the_test_set_sensor(connected, artifacts, store):
+    from registering import register_study
+
     from easeml_core.services.referee.process import Referee
-    from easeml_core.services.registration.register import register_study
     from easeml_core.services.studies.archive import archive_study
 
     def register(study, **gate):

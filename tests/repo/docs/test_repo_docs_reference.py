@@ -14,6 +14,7 @@ import reference
 from reference_pages import answers
 from reference_pages.code_pages import CLASS_PACKAGES, arguments, read_docstring
 from reference_pages.database_pages import letters
+from reference_pages.signatures import stubs
 
 from easeml_airflow.web.server.service import Service
 from easeml_core.errors import InvalidInputError
@@ -32,6 +33,11 @@ def test_the_committed_pages_are_those_of_the_code(server: Any) -> None:
         made = reference.pages(opened)
     assert sorted(made) == sorted(path.name for path in reference.FOLDER.iterdir()) == list(NAMES)
     stale = [n for n, text in made.items() if (reference.FOLDER / n).read_text(encoding="utf-8") != text]
+    assert stale == [], "run `make reference`"
+
+
+def test_the_committed_signatures_are_those_of_the_actions() -> None:
+    stale = [path for path, text in stubs().items() if (ROOT / path).read_text(encoding="utf-8") != text]
     assert stale == [], "run `make reference`"
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from doc_pages import Page
 
-from easeml_core.services.registration.register import register_study
+from easeml_core.actions.studies import RegisterStudy
 
 PAGE = Page("studies.md", without=("Metrics", "Search spaces"))
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples" / "studies"
-ELSEWHERE = {"store", "tenant", "study", "training", "keep", "request_key"}
+ELSEWHERE = {"tenant", "study", "training", "keep"}
 """What the page tells in its text, or what is no setting of a study."""
 
 
-@pytest.mark.parametrize("name", sorted(set(inspect.signature(register_study).parameters) - ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(set(inspect.signature(RegisterStudy).parameters) - ELSEWHERE))
 def test_every_setting_of_a_study_is_in_the_table(name: str) -> None:
     heads = [line.split("|")[1] for line in PAGE.text.splitlines() if line.startswith("|")]
     assert any(f"`{name}`" in head for head in heads)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
+from registering import register_study
 
 from easeml_core.files.cache import FileCache
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial

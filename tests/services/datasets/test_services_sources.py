@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from registering import register_study
 
 from easeml_core.data.layout import Layout
 from easeml_core.data.sources import child
@@ -27,7 +28,6 @@ from easeml_core.errors import (
 from easeml_core.services.datasets import access
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS, OWN_WORDS
 

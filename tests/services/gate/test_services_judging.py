@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registering import register_study
 from scipy.stats import binomtest
 from sklearn.naive_bayes import GaussianNB
 
@@ -14,7 +15,6 @@ from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputEr
 from easeml_core.formats.encoding import to_json
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets
 from easeml_core.store.tables import sealed
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from registering import register_study
+
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.tables import studies, trials
 

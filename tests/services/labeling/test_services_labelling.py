@@ -10,6 +10,7 @@ import pytest
 from asked import ROWS, Asked
 from hypothesis import given
 from hypothesis import strategies as st
+from registering import register_study
 from sqlalchemy import text
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
@@ -20,7 +21,6 @@ from easeml_core.services.labeling.adjudication import Kept
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.rows import pack

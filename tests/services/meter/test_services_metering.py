@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registering import register_study
 from scipy.stats import beta
 from sklearn.tree import DecisionTreeClassifier
 
@@ -16,7 +17,6 @@ from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.meter.alerts import ClearedAlert, clear_alert, next_alert, open_alerts
 from easeml_core.services.referee.requests import file_meter_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets, overview
 from easeml_core.store.tables import requests, sealed
 

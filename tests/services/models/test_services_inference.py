@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from registering import register_study
 
 from easeml_core.data.rows import row_files
 from easeml_core.data.sources import csv_files
@@ -16,7 +17,6 @@ from easeml_core.formats.encoding import row_of, to_json
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.models import inference
 from easeml_core.services.models.inference import infer, infer_into, public_answers, write_answers
-from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from registering import register_study
 
 from easeml_core.errors import EasemlError
 from easeml_core.models.formats import load_constant
@@ -28,7 +29,6 @@ from easeml_core.services.referee.requests import (
     file_promotion,
     file_rollback,
 )
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.settings.config import DirectConfig, GateConfig, JointConfig, MeterConfig

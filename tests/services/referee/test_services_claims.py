@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from registering import register_study
 
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.feed import file_refresh
@@ -21,7 +22,6 @@ from easeml_core.services.referee.dispatch import Dispatcher
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion, file_gate_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:

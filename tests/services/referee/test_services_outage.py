@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure, trial_state

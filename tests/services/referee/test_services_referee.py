@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.gate import judge as judging
@@ -16,7 +17,6 @@ from easeml_core.services.referee import publishing
 from easeml_core.services.referee.dispatch import MAX_ATTEMPTS
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from fed_rows import as_pairs, bring, new_rows
+from registering import register_study
 
 from easeml_core.errors import ArtifactError, Blame, blame_of
 from easeml_core.services.datasets.feed import file_refresh, list_feeds
 from easeml_core.services.operations.artifact_store import checked_artifacts
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import forget_uploads, keep_upload
 from easeml_core.services.test_sets.upload import fed_hashes
 from easeml_core.store.artifacts import local

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from desk import Desk
+from registering import register_study
 
 from easeml_core.data.inference.infer import infer_program
 from easeml_core.data.inference.result import spec_of
@@ -19,7 +20,7 @@ from easeml_core.programs.schema import Schema
 from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.models.submission import submit_model
-from easeml_core.services.registration.register import Goal, checked_goal, register_study
+from easeml_core.services.registration.register import Goal, checked_goal
 from easeml_core.store.tables import sealed
 from easeml_core.training.trainers import default_candidates
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from registering import register_study
 
 from easeml_core.data import mapped, parts
 from easeml_core.data.sources import parquet_files
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.sealing import part_sizes, planned_sets
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.row_registry import OWN_WORDS

@@ -8,6 +8,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.entities import StudyState
 from easeml_core.errors import (
@@ -20,7 +21,7 @@ from easeml_core.errors import (
 )
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import StudyStateReport, pause_study, register_study, study_settings
+from easeml_core.services.registration.register import StudyStateReport, pause_study, study_settings
 from easeml_core.training.trainers import TRAINERS
 
 IRIS = {"tenant": "lab", "study": "iris", "source": "sklearn:iris", "request_key": "night/1"}
@@ -55,8 +56,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "budget NaN": ({"budget_seconds": float("nan")}, ConfigError, ("budget_seconds", "got nan")),
     "unknown metric": ({"metric": "precision"}, NotFoundError, ("'precision'", "'accuracy'", "module:function")),
     "numbers without a tolerance": ({"metric": "rmse"}, InvalidInputError, ("within:T", "unit of the target")),
-    "study's name": ({"study": "My Study"}, InvalidInputError, ("study's name", "1 to 63 of a-z", "'My Study'")),
-    "tenant's name": ({"tenant": "Lab 1"}, InvalidInputError, ("tenant's name", "1 to 63 of a-z", "'Lab 1'")),
+    "study's name": ({"study": "My Study"}, InvalidInputError, ("study must be", "1 to 63 of a-z", "'My Study'")),
+    "tenant's name": ({"tenant": "Lab 1"}, InvalidInputError, ("tenant must be", "1 to 63 of a-z", "'Lab 1'")),
     "no request key": ({"request_key": ""}, InvalidInputError, ("request_key", "repeatable")),
     "reliability": ({"gate": {"reliability": 1.5}}, ConfigError, ("reliability", "> 0 and < 1", "got 1.5")),
     "adaptivity": ({"gate": {"adaptivity": "some"}}, ConfigError, ("none, full, firstChange", "got 'some'")),

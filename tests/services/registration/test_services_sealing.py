@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
+from registering import register_study
 from sqlalchemy import text
 
 from easeml_core.data.layout import Layout
@@ -17,7 +18,6 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.entities import RequestKind, SealedSetPurpose, Task
 from easeml_core.errors import SealedSetTooSmallError, WrongRoleError
 from easeml_core.services.registration import sealing
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.registration.sealing import part_sizes
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.services.test_sets.planning import plan_for_gate, plan_for_meter

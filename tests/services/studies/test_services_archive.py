@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.errors import AlreadyExistsError, ConfigError, NotFoundError, StateError
 from easeml_core.services.models.inference import infer
@@ -12,7 +13,7 @@ from easeml_core.services.models.promotion import model_list
 from easeml_core.services.operations.monitoring import installation_figures
 from easeml_core.services.operations.notifications import look
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.registration.register import register_study, study_names
+from easeml_core.services.registration.register import study_names
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import Asked, board, overview, study_details

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
@@ -19,7 +20,7 @@ from easeml_core.errors import (
     StateError,
 )
 from easeml_core.formats.encoding import to_json
-from easeml_core.services.registration.register import pause_study, register_study
+from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import AddedCandidate, add_candidates

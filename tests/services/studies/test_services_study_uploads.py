@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from registering import register_study
 
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.preview import look_at_data
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import KEPT_DAYS, PART, forget_uploads, keep_upload
 from easeml_core.store.artifacts.local import ArtifactStore
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from any_tenant import AnyTenant
+from registering import register_study
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError
 from easeml_core.services.datasets.feed import feed
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import list_test_sets
 from easeml_core.services.test_sets.upload import seal_test_set
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from registering import register_study
 from scipy import stats
 
 from easeml_core.data.sources.csv_files import MAX_COLUMNS
@@ -24,7 +25,6 @@ from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_meter_request
-from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from any_tenant import AnyTenant
+from registering import register_study
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration import sealing
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.release import fetch_test_set, release_test_set
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS
 from easeml_core.store.tables import studies

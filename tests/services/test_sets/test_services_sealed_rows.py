@@ -21,6 +21,7 @@ from any_tenant import AnyTenant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
+from registering import register_study
 from test_services_brought_forms import SETTINGS as SMALL
 
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
@@ -34,7 +35,6 @@ from easeml_core.services.operations.doctor import check_overlaps
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration import sealing
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.archive import archive_study
 from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.services.test_sets import compared_rows, row_registry

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from registering import register_study
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import InvalidInputError, StateError, WrongRoleError
@@ -14,7 +15,6 @@ from easeml_core.services.datasets.validation_sets import ReplacedValidation, re
 from easeml_core.services.labeling.requests import give_labels
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.tables import labels, models, studies
 from easeml_core.store.tables.test_sets import example_hashes

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import ArtifactError, TrainingMachineError, is_put_off
 from easeml_core.sandbox import child_protocol, process
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution
 from easeml_core.services.trials.attempts import run_function_trial

@@ -8,12 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 
 from easeml_core.errors import NotFoundError, WrongRoleError
 from easeml_core.services.operations.monitoring import installation_figures
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import pause_study, register_study
+from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.selection.scheduler_process import FiledSuggester, SchedulerProcess

@@ -8,10 +8,10 @@ import time
 
 import pytest
 from demo_night.runs import await_dag
+from registering import register_study
 
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import file_rollback
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store

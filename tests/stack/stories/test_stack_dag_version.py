@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from demo_night.runs import follow
 from pushed_dags import BAD, CANDIDATE, GOOD, PRODUCTION, TAG, git
+from registering import register_study
 
 from easeml_core.services.models.dag_bundles import tag_target
 from easeml_core.services.models.submission import list_submissions
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview, study_state
 from easeml_core.store.database import Store
 

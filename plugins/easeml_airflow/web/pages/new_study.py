@@ -25,6 +25,8 @@ from easeml_airflow.web.components.condition_field import Check, check_of, read_
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.request_limits import DayLimit, Intake, Turns, file_of, on_disk, text_of
 from easeml_airflow.web.server.site import Tab, moved, path_of_study
+from easeml_core.actions.action import read, require_may
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.data.sources.spec import is_upload, known_sources, parse_source, upload_of
 from easeml_core.entities import Adaptivity, Parameters, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError, StateError
@@ -131,24 +133,17 @@ class Draft:
             "steps": _whole("submissions", self.meter_steps),
         }
 
-    def arguments(self, *, may_weigh: bool) -> Parameters:
-        """What to call ``register_study`` with."""
-        for name in ("study", "tenant"):
-            NAME.check(name, getattr(self, name))
-        weight = _number("weight", self.weight or "1")
-        require(may_weigh or weight == 1, "weight", weight, "1; only an operator gives another")
+    @property
+    def request(self) -> RegisterStudy:
+        """The request; a field that is none of what is allowed is refused with what is."""
         hours = _number("budget", self.budget_hours) if self.budget_hours else None
-        return {
-            **{name: getattr(self, name) for name in ("study", "tenant", "source", "request_key")},
-            **{name: getattr(self, name) or None for name in ("target", "task", "hit", "program")},
-            "metric": self.own_metric or self.metric or None,
-            "split": self.split_text,
-            "budget_seconds": None if hours is None else 3600 * hours,
-            "target_quality": _number("target quality", self.target_quality) if self.target_quality else None,
-            "weight": weight,
-            "gate": self.gate,
-            "meter": self.meter,
-        }
+        named = ("study", "tenant", "source", "target", "task", "hit", "program", "target_quality", "weight")
+        return read(
+            RegisterStudy,
+            {name: getattr(self, name) for name in named}
+            | {"metric": self.own_metric or self.metric, "split": self.split_text, "gate": self.gate}
+            | {"meter": self.meter, "budget_seconds": None if hours is None else 3600 * hours},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,9 +371,9 @@ class _Pages:
         """Register the study, and show its page; or what is wrong."""
         _require_may(viewer, draft)
         try:
-            arguments = draft.arguments(may_weigh=viewer.is_operator)
-            key = f"page/{viewer.name}/{draft.request_key}"
-            register_study(self._site.open_store(), **{**arguments, "request_key": key})
+            wanted = draft.request
+            require_may(wanted, is_operator=viewer.is_operator)
+            register_study(self._site.open_store(), wanted, request_key=f"page/{viewer.name}/{draft.request_key}")
         except (InvalidInputError, StateError) as error:
             found = self._looks.at(self._site.open_artifacts(), draft, who=viewer.name)
             return self._settings(request, viewer, draft, found, problem=str(error))

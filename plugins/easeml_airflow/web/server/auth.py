@@ -227,10 +227,10 @@ def airflow_rights(tenant_of: Callable[[str], str]) -> Callable[..., Check]:
     def rights(*, write: bool) -> Check:
         def check(request: Request, user: Any = known) -> str:
             require_token(request)
-            study = request.path_params["study"]
-            if not study.isprintable():  # no database could even look for it
+            study, tenant = request.path_params["study"], request.path_params.get("tenant", "")
+            if not (study + tenant).isprintable():  # no database could even look for it
                 raise HTTPException(status_code=404, detail="there is no such study: its name cannot be printed")
-            tenant = tenant_of(study)
+            tenant = tenant or tenant_of(study)
             if not airflow_study_rights(user)(study, tenant, write=write):
                 right = "trigger" if write else "see the runs of"
                 wanted = dag_of(study, "{tenant}")  # not every user may know the study's tenant

@@ -18,6 +18,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from easeml_airflow.web.server.request_limits import Turns, allow
+from easeml_core.actions.action import action_of, options_of, perform, read, require_may
+from easeml_core.actions.studies import ACTIONS
 from easeml_core.entities import GivenAnswer
 from easeml_core.errors import (
     EasemlError,
@@ -36,7 +38,7 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.settings.config import require, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from easeml_core.entities import JsonObject
@@ -98,6 +100,17 @@ class Service:
     turns: Turns = field(default_factory=Turns)
     rankings: Turns = field(default_factory=lambda: Turns(at_once=1, waiting=4))
     warm: WarmModels = field(default_factory=WarmModels)
+
+    def act(self, kind: type[Any], path: Mapping[str, str], who: str, body: JsonObject) -> Any:
+        """Carry out an action: its options are in the path and the body, which may have a ``request_key``, too."""
+        known = [one.name for one in options_of(kind) if one.name not in path]
+        require_known("body", body, (*known, "request_key"))
+        request = read(kind, {name: value for name, value in body.items() if name != "request_key"} | dict(path))
+        require_may(request, is_operator=False)
+        subject = path.get("study", "")
+        with self.turns.taken(subject):
+            key = _key(body, who, subject, action_of(kind).name)
+            return perform(self.open_store(), request, request_key=key)
 
     def feed(self, study: str, who: str, body: JsonObject) -> FeedReceipt:
         """``{"pairs": [{"inputs", "label"}], "request_key"}``: the feed."""
@@ -258,22 +271,24 @@ class _Unread(Exception):
 
 
 def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
-    """The routes below ``/api/v1/studies``."""
-    router = APIRouter(prefix="/api/v1/studies/{study}")
+    """The routes below ``/api/v1``: actions by their definitions, and what is done with the rows of a study."""
+    router, prefix = APIRouter(prefix="/api/v1"), "/studies/{study}"
     reader, writer = Depends(rights(write=False)), Depends(rights(write=True))
-    router.add_api_route("/feed", _post(service.feed, writer), methods=["POST"])
-    router.add_api_route("/refine", _post(service.refine, writer), methods=["POST"])
-    router.add_api_route("/infer", _post(_infer(service), reader), methods=["POST"])
+    for kind in (kind for kind in ACTIONS if action_of(kind).route):
+        router.add_api_route(action_of(kind).route, _post_action(service, kind, writer), methods=["POST"])
+    router.add_api_route(f"{prefix}/feed", _post(service.feed, writer), methods=["POST"])
+    router.add_api_route(f"{prefix}/refine", _post(service.refine, writer), methods=["POST"])
+    router.add_api_route(f"{prefix}/infer", _post(_infer(service), reader), methods=["POST"])
 
-    @router.get("/refine", dependencies=[reader])
+    @router.get(f"{prefix}/refine", dependencies=[reader])
     def get_rows(study: str, off: bool = False, limit: int = 50) -> JSONResponse:
         return _answer(partial(service.rows, study, off=off, limit=limit))
 
-    @router.get("/feeds", dependencies=[reader])
+    @router.get(f"{prefix}/feeds", dependencies=[reader])
     def get_feeds(study: str) -> JSONResponse:
         return _answer(partial(service.feeds, study))
 
-    @router.get("/requests/{request_id}", dependencies=[reader])
+    @router.get(prefix + "/requests/{request_id}", dependencies=[reader])
     def get_request(study: str, request_id: int) -> JSONResponse:
         return _answer(partial(service.refreshed, study, request_id))
 
@@ -296,6 +311,20 @@ def _post(work: Callable[[str, str, JsonObject], object], allowed: Any) -> Calla
         except _Unread as error:
             return _error(error.status, str(error))
         return await run_in_threadpool(_answer, partial(work, study, who[:200], body))
+
+    return route
+
+
+def _post_action(service: Service, kind: type[Any], allowed: Any) -> Callable[..., Any]:
+    """A route of an action, for users who may write for the study in its path."""
+
+    async def route(request: Request, who: str = allowed) -> JSONResponse:
+        try:
+            body = await _body(request)
+        except _Unread as error:
+            return _error(error.status, str(error))
+        path = dict(request.path_params)
+        return await run_in_threadpool(_answer, partial(service.act, kind, path, who[:200], body))
 
     return route
 

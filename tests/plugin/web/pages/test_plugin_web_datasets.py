@@ -167,7 +167,7 @@ def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, mak
 
 
 def test_a_study_without_data_is_told_of(database: Any, ask_as: Any) -> None:
-    from easeml_core.services.registration.register import register_study
+    from registering import register_study
 
     register_study(database.worker, study="new", tenant="lab", source="sklearn:wine", request_key="r")
     for client in (ask_as("dev"), ask_as("ada", "referee")):

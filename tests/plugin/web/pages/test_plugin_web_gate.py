@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from judged import Judged
 from page_reader import Page
+from registering import register_study
 from shown_commands import parse
 
 from easeml_airflow.web.components.condition_field import check_of, read_condition
@@ -28,7 +29,6 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.report import ClauseReport
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.gate import LabelWork, gate_report
 from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.planning import plan_joint

@@ -10,13 +10,13 @@ import shlex
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from registering import register_study
 
 from easeml_airflow.web.pages.gate.planner import joint_view, planner_of
 from easeml_core.cli.app import cli
 from easeml_core.entities import Study, StudyState
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judge import judge_predictions
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.planning import needed_examples, plan_for_gate, set_settings
 from easeml_core.settings.config import GateConfig, MeterConfig
 from easeml_core.store.tables import labels, studies

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from registering import register_study
 from shown_commands import parse
 
 from easeml_airflow.web.components.gauge import gauge_of
@@ -31,7 +32,6 @@ from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.meter.results import MeterAnswer, MeterHistory, meter_history
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import ShownSet, plan_test_set
 from easeml_core.services.test_sets.planning import meter_plans
 from easeml_core.settings.config import MeterConfig

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from page_reader import Page
+from registering import register_study
 
 from easeml_airflow.web.pages.use import CELL, MOST_FIELDS, RowField, inputs_of, row_fields
 from easeml_core.data.sources.load import load_source
@@ -18,7 +19,6 @@ from easeml_core.services.datasets.feed import list_feeds
 from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_forced_promotion
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import keep_upload
 
 TABLE = load_source("sklearn:breast_cancer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registering import register_study
 from tables_elsewhere import GATE, METER, table
 from web_server import Web, serving
 
@@ -12,7 +13,6 @@ from easeml_core.files import download
 from easeml_core.files.cache import FileCache
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

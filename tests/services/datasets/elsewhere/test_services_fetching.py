@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from killed import die, killed_in
+from registering import register_study
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.files.cache import FileCache
 from easeml_core.services.datasets import access, fetching
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.store.database import Store
 from easeml_core.store.external_query import NamedQuery
 

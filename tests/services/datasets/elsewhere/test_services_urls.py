@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import numpy as np
 import pytest
+from registering import register_study
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.files import download
 from easeml_core.services.datasets import access
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.test_sets.row_registry import OWN_WORDS
 
