@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
@@ -70,9 +71,8 @@ class Installation:
         write_coins(self.folder / "data" / TENANT / "coins.csv", rows=rows)
         candidates = [{"name": "tree", "kind": "decision_tree"}]
         asked: dict[str, Any] = {"tenant": TENANT, "source": "csv:coins.csv", "target": TARGET, "gate": GATE}
-        filed = register_study(
-            self.worker, study=STUDY, meter=meter, candidates=candidates, request_key=self.key(), **asked
-        )
+        wanted = RegisterStudy(study=STUDY, meter=meter, candidates=candidates, **asked)
+        filed = register_study(self.worker, wanted, request_key=self.key())
         self.judge.answer_one()
         answer = answer_of(self.worker, filed.request_id)
         if answer is None or answer.refused:

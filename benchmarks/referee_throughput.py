@@ -31,6 +31,7 @@ from result_files import FOLDER, write_rows
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.data.parts import load_open_parts
 from easeml_core.models.formats import save_model
 from easeml_core.models.skops_format import PipelinePredictor
@@ -151,9 +152,8 @@ class Bench:
         asked: dict[str, Any] = {"tenant": study, "source": "csv:coins.csv", "target": TARGET, "gate": gate}
         candidates = [{"name": "tree", "kind": "decision_tree"}]
         key = self.found.key()
-        filed = register_study(
-            self.found.worker, study=study, meter=meter, candidates=candidates, request_key=key, **asked
-        )
+        wanted = RegisterStudy(study=study, meter=meter, candidates=candidates, **asked)
+        filed = register_study(self.found.worker, wanted, request_key=key)
         self.found.judge.answer_one()
         answer = answer_of(self.found.worker, filed.request_id)
         if answer is None or answer.refused:

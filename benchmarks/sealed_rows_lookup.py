@@ -39,9 +39,9 @@ from unittest import mock
 
 import numpy as np
 from installation import Installation, installation
-from night import GATE, METER, write_table
 from result_files import FOLDER, read_rows, write_rows
 
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
@@ -219,8 +219,7 @@ def file_table(at: Installation, study: str, content: Table, target: str, tenant
     """Register a table as a study; whether it is refused."""
     path = at.folder / "data" / tenant / f"{study}.csv"
     write_csv(path, content)
-    filed = register_study(
-        at.worker,
+    wanted = RegisterStudy(
         study=study,
         tenant=tenant,
         source=f"csv:{study}.csv",
@@ -229,8 +228,8 @@ def file_table(at: Installation, study: str, content: Table, target: str, tenant
         gate={"condition": CONDITION, "reliability": RELIABILITY, "steps": 1},
         meter={"ranges": [0.5], "tolerance": 0.5, "reliability": 0.5, "steps": 1},
         candidates=[{"name": "tree", "kind": "decision_tree"}],
-        request_key=at.key(),
     )
+    filed = register_study(at.worker, wanted, request_key=at.key())
     at.judge.answer_one()
     answer = answer_of(at.worker, filed.request_id)
     if answer is None or (answer.refused and row_registry.OWN_WORDS not in answer.message):
@@ -305,6 +304,25 @@ def life_through_the_referee(at: Installation, way: str, number: int) -> tuple[b
 # -- growth ------------------------------------------------------------------------------------------------------------
 
 
+GATE = {"condition": "n > 0.7 +/- 0.2", "reliability": 0.95, "steps": 8, "adaptivity": "full"}
+METER = {"ranges": [0.4], "tolerance": 0.2, "reliability": 0.95, "steps": 8}
+NIGHT_ROWS = 700
+
+
+def write_table(path: Path, seed: int) -> None:
+    """Write a made-up table of four numbers and a class, which follows from them but for one row in ten."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(NIGHT_ROWS, 4))
+    labels = inputs @ rng.normal(size=4) > 0
+    noise = rng.random(NIGHT_ROWS) < 0.1
+    labels[noise] = rng.random(int(noise.sum())) < 0.5
+    lines = [
+        ",".join(f"{x:.5f}" for x in row) + f",{'yes' if y else 'no'}" for row, y in zip(inputs, labels, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a,b,c,d,label\n" + "\n".join(lines) + "\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Processor milliseconds of one registration (mean).
@@ -347,8 +365,7 @@ def register_one(at: Installation, tables: str, number: int) -> tuple[float, flo
         write_table(path, number)
     else:
         write_csv(path, table(seeded(number), ROWS))
-    filed = register_study(
-        at.worker,
+    wanted = RegisterStudy(
         study=name,
         tenant=name,
         source="csv:table.csv",
@@ -356,8 +373,8 @@ def register_one(at: Installation, tables: str, number: int) -> tuple[float, flo
         gate=GATE,
         meter=METER,
         candidates=[{"name": "tree", "kind": "decision_tree"}],
-        request_key=at.key(),
     )
+    filed = register_study(at.worker, wanted, request_key=at.key())
     before = time.process_time(), at.database_processor_ms()
     at.judge.answer_one()
     spent = 1000 * (time.process_time() - before[0]), at.database_processor_ms() - before[1]

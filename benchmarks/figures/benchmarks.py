@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "at_scale"))
 
 import adversarial_lives
 import scale
-import soak_nights
 
 from figures.blocks import FOLDER, canvas, embedded, table
 from figures.commands import ROOT
@@ -70,7 +69,6 @@ SINGLES = {
     "gate_known": "gate, predictions known",
     "meter": "reading of the meter",
 }
-METHODS = {"baseline": "by hand", "random": "random search", "flaml": "FLAML", "product": "`default`"}
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -90,48 +88,6 @@ def prepare(folder: Path) -> None:
             writer.writerow(["table", *candidates])
             for key in dict.fromkeys(row["table"] for row in rows):
                 writer.writerow([key, *(cells.get((key, candidate), "") for candidate in candidates)])
-
-
-def starts(_: Runner | None = None) -> str:
-    """Milliseconds from the request for a job to its first line."""
-    body = [
-        [row["library"], row["start"], *(f"{1000 * float(row[name]):,.0f}" for name in ("wall_seconds", PROCESSOR))]
-        for row in rows_of("child_start.csv")
-    ]
-    return table(["libraries", "start", "wall ms", "processor ms"], body)
-
-
-def night(_: Runner | None = None) -> str:
-    """Seconds of each stage of a night, by DAG and number of studies."""
-    body = [
-        [
-            f"`{row['dag']}`",
-            f"{int(row['studies']):,} / {int(row['trials']):,}",
-            row["stage"],
-            *(
-                f"{float(row[name]):,.0f}"
-                for name in ("wall_seconds", "cpu_seconds", "scheduler", "fork servers", "referee", "database")
-            ),
-            row["load"],
-        ]
-        for row in rows_of("night.csv")
-    ]
-    seconds = ("wall s", "processor s", "of these tasks and scheduler", "fork servers", "referee", "database")
-    return table(["DAG", "studies / trials", "stage", *seconds, "load"], body)
-
-
-def night_growth(runner: Runner) -> str:
-    """Wall and processor seconds of each stage by number of studies, of the DAG for many studies."""
-    figure, axes = canvas(panels=2)
-    rows = [row for row in rows_of("night.csv") if row["dag"] == AT_SCALE]
-    for axis, column, title in zip(axes, ("wall_seconds", "cpu_seconds"), ("wall", "processor"), strict=True):
-        for stage in dict.fromkeys(row["stage"] for row in rows):
-            points = [(int(row["studies"]), float(row[column])) for row in rows if row["stage"] == stage]
-            axis.plot(*zip(*points, strict=True), marker="o", label=stage)
-        axis.set(xscale="log", yscale="log", xlabel="studies", ylabel=f"{title} seconds")
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(runner.folder / FOLDER / GROWTH)
-    return embedded(GROWTH, "Seconds of each stage of a night by number of studies")
 
 
 def referees(_: Runner | None = None) -> str:
@@ -193,19 +149,6 @@ def _cell(cell: Row, best: float) -> str:
     return f"{f'**{quality}**' if float(cell['quality']) == best else quality} / {float(cell[COST]):.2g}"
 
 
-def studies(_: Runner | None = None) -> str:
-    """What each method reached in each of the five studies."""
-    body = []
-    for row in rows_of("five_studies.csv"):
-        reached = f"{float(row['seconds_to_point']):.1f} s" if row["seconds_to_point"] else "never"
-        scores = [f"{float(row[part]):.3f}" if row[part] else "none" for part in ("test", "validation")]
-        body.append(
-            [row["study"], METHODS[row["method"]], *scores, row["tried"], reached, f"{float(row['seconds']):.0f} s"]
-        )
-    header = ["study", "method", "test", "validation", "tried", "within a point after", "of"]
-    return table(header, body)
-
-
 def rungs(_: Runner | None = None) -> str:
     """What each rule saved and lost."""
     body = [
@@ -233,72 +176,6 @@ def lines_of(name: str) -> list[dict[str, Any]]:
     """The lines of a file of results in JSON; none where it is missing."""
     path = RESULTS / name
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def writers_at_once(_: Runner | None = None) -> str:
-    """Milliseconds of each step with many writers, locks, and growth of the tables."""
-    parts = []
-    for found in (line for line in lines_of("load.jsonl") if line["kind"] == "writers"):
-        header = ["step", "calls", "p50 ms", "p99 ms", "longest ms"]
-        body = [
-            [step, f"{shown['count']:,}", *(f"{shown[name]:,.0f}" for name in ("p50", "p99", "most"))]
-            for step, shown in found["steps"].items() if shown["count"]
-        ]  # fmt: skip
-        locks = found["locks"]
-        parts.append(
-            f"{found['writers']} writers in {found['processes']} processes, {found['trials']:,} trials of "
-            f"{found['studies']:,} studies before: {found['per_second']} trials a second for {found['seconds']:.0f} s; "
-            f"{locks['waiting']} connections wait for a lock on average, {locks['most_waiting']} at most, "
-            f"{locks['longest_wait_ms'] / 1000:.1f} s at longest; {found['deadlocks']} deadlocks; the scheduler's "
-            f"state was loaded {found['loads']} times; broken invariants: {len(found['broken'])}; load {found['load']}."
-        )
-        parts.append(table(header, body))
-        grown = [
-            [f"`{row['table']}`", f"{row['bytes']:,}", f"{row['rows']:g}", f"{row['updates']:g}",
-             "" if row["hot"] is None else f"{row['hot']:.0%}", f"{row['dead']:,}"]
-            for row in found["growth"] if row["rows"] >= 0.05 or row["updates"] >= 0.05
-        ]  # fmt: skip
-        parts.append(table(["table", "bytes a trial", "rows", "updates", "of these HOT", "dead rows after"], grown))
-    return "\n\n".join(parts)
-
-
-def crowds(_: Runner | None = None) -> str:
-    """What many browsers and many waiting sensors cost."""
-    found = lines_of("load.jsonl")
-    streams = [
-        [f"{line['open']:,} of {line['browsers']:,}", f"{line['studies']:,}", f"{line['kb_a_stream']:g}",
-         f"{line['crowded']['files']:,}", f"{line['one_change']['first_last'][1]:g}",
-         f"{line['a_change_each_second']['server_cpu_share']:.1%}", f"{line['load']:g}"]
-        for line in found if line["kind"] == "browsers"
-    ]  # fmt: skip
-    waiting = [
-        [f"{line['waiters']:,}", f"{1000 * line['idle']['pss_mb'] / line['waiters']:.1f}",
-         f"{line['idle']['core_share']:.1%}", f"{line['first_looks_cpu']:.1f}", f"{line['one_answer_seconds']:.2f}",
-         f"{line['alert']['last']:.1f}", f"{line['load']:g}"]
-        for line in found if line["kind"] == "waiters"
-    ]  # fmt: skip
-    of_streams = ["streams", "studies", "KB a stream", "files", "last hears after s", "of a core, a change a second"]
-    of_waiting = ["waiting", "KB each", "of a core, idle", "first looks, processor s", "one hears after s"]
-    return "\n\n".join(
-        [
-            table([*of_streams, "load"], streams),
-            table([*of_waiting, "half of them after s", "load"], waiting),
-        ]
-    )
-
-
-def soaked(_: Runner | None = None) -> str:
-    """Slope of each part over nights back to back."""
-    readings = lines_of("soak.jsonl")
-    if not readings:
-        return "not measured yet"
-    body = [
-        [line["part"], line["figure"], f"{line['first']:,.1f}", f"{line['last']:,.1f}",
-         f"{line['slope']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"]
-        for line in soak_nights.slopes(readings)
-        if line["figure"] != "threads" and line["part"] in (*soak_nights.WATCHED, "database", "installation")
-    ]  # fmt: skip
-    return f"{len(readings)} nights.\n\n" + table(["part", "what", "first", "last", "an hour (95 %)"], body)
 
 
 def scaled(runner: Runner) -> str:
@@ -348,19 +225,12 @@ def arms_of(row: Mapping[str, Any]) -> int:
 
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
-    "child-start": starts,
-    "night": night,
     "pages": pages,
-    "night-growth": night_growth,
     "referees": referees,
     "sealing": sealing,
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
-    "five-studies": studies,
     "rungs": rungs,
     "lives": lives,
-    "writers": writers_at_once,
-    "crowds": crowds,
-    "soak": soaked,
     "scale": scaled,
 }
 """Name of the block in the page, and what makes it."""

@@ -28,7 +28,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["binary_tables", "five_studies"])
+@pytest.mark.parametrize("name", ["binary_tables"])
 def test_scripts_say_how_they_are_used(script: Any, name: str) -> None:
     said = CliRunner().invoke(script(name).main, ["--help"])
     assert said.exit_code == 0
@@ -81,19 +81,6 @@ def test_a_race_counts_improvements_until_its_time_is_over(script: Any) -> None:
     race.seconds = 0.0
     race.note(1.0, lambda rows: 1)
     assert (race.tried, race.top) == (3, 0.9)
-
-
-def test_a_study_in_the_file_is_replaced_whole(script: Any, tmp_path: Path) -> None:
-    five, path = script("five_studies"), tmp_path / "five.csv"
-    lines = [five.Line(name, "flaml", 9.0, 0.5, None, 1, 2.0, None) for name in ("series", "table")]
-    five.keep(path, lines)
-    five.keep(path, [five.Line("series", method, 9.0, 0.7, 0.8, 1, 2.0, 1.5) for method in ("random", "product")])
-    written = [line.split(",")[:4] for line in path.read_text().splitlines()[1:]]
-    assert written == [
-        ["table", "flaml", "9.0", "0.5"],
-        ["series", "random", "9.0", "0.7"],
-        ["series", "product", "9.0", "0.7"],
-    ]
 
 
 @pytest.mark.parametrize(("load", "scheme"), [("digits", "images"), ("waves", "npy")])

@@ -22,7 +22,7 @@ def test_figures_of_the_script_and_of_the_page_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("name", "maker"),
-    [("binary-matrix", "matrix"), ("five-studies", "studies"), ("night", "night"), ("rungs", "rungs")],
+    [("binary-matrix", "matrix"), ("rungs", "rungs")],
 )
 def test_tables_of_results_are_those_of_the_files(name: str, maker: str) -> None:
     assert _PAGE.blocks[name].strip() == getattr(catalogue, maker)()
@@ -53,15 +53,6 @@ def test_a_gap_in_the_matrix_is_a_gap_in_both_tables(tmp_path: Path, monkeypatch
     read = [list(csv.reader((tmp_path / name).open())) for name in ("binary.csv", "binary-cost.csv")]
     assert read[0] == [["table", "a", "b"], ["x", ".5", ".6"], ["y", "", ".7"]]
     assert read[1] == [["table", "a", "b"], ["x", "2", "2"], ["y", "", "2"]]
-
-
-def test_every_study_has_every_method() -> None:
-    rows = catalogue.rows_of("five_studies.csv")
-    found = {(row["study"], row["method"]) for row in rows}
-    studies = {study for study, _ in found}
-    assert len(studies) == 5
-    assert found == {(study, method) for study in studies for method in catalogue.METHODS}
-    assert all(0 < float(row["test"]) <= 1 for row in rows if row["test"])
 
 
 @pytest.mark.parametrize("command", sorted(set(_PAGE.commands)))

@@ -224,16 +224,6 @@ def test_votes_on_noise_are_told_as_promised() -> None:
         assert abs(float(sealed_loss) - 0.5) <= float(then) <= tolerance
 
 
-BENCHMARKS = re.findall(r"^\.venv/bin/python (\S+)(.*)$", TEXT, re.MULTILINE)
-
-
-def test_benchmarks_of_the_page_are_there_with_their_options() -> None:
-    assert [name for name, _ in BENCHMARKS] == ["benchmarks/meter_readings.py", "benchmarks/at_scale/meter_sensors.py"]
-    for name, options in BENCHMARKS:
-        script = (PAGE.parents[1] / name).read_text(encoding="utf-8")
-        assert all(f'"{option}"' in script for option in re.findall(r"--[a-z-]+", options)), name
-
-
 def test_a_reading_of_the_page_is_within_what_was_asked_for() -> None:
     readings = cells("\n| entries in the ledger |" + TEXT.split("\n| entries in the ledger |")[1])
     assert [number(row[0]) for row in readings] == [1, 100, 1_000]
