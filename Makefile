@@ -23,7 +23,6 @@ ALL_PROCESSES ?= 5
 DEMO_ARGS ?=
 # Of demo and up: celery for tasks on separate hosts; by default the LocalExecutor, or what runs already.
 EXECUTOR ?=
-LIFECYCLE_ARGS ?=
 FIGURES ?=
 # Of test-faults; without a SEED it goes on from the last one in build/faults/results.jsonl.
 ROUNDS ?= 16
@@ -33,7 +32,7 @@ FAULTS_ARGS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-all test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference notebook format lock release clean
+.PHONY: help setup demo up down status browser screenshots test test-journeys test-all test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference notebook format lock release clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -43,9 +42,6 @@ setup: $(STAMP) ## Make the virtual environment and install everything into it, 
 
 demo: $(STACK_STAMP) ## One night for all tenants on a real Airflow; again for the next night; EXECUTOR=celery for separate hosts
 	@$(RUN) scripts/demo.py $(STACK_ARGS) $(DEMO_ARGS)
-
-demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
-	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
 up: $(STACK_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions, UP_ARGS=--scheduler for easeml scheduler
 	@$(RUN) scripts/launch.py up $(STACK_ARGS) $(UP_ARGS)

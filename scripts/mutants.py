@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING
 
 import click
 from measuring.mutations import Mutation, is_valid, mutations_of
-from measuring.source_tree import REPOSITORY
 from measuring.test_map import TestMap, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = REPOSITORY / "build" / "mutants"
 AREAS = {
     "stats": ("easeml_core/stats/**/*.py",),

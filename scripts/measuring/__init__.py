@@ -1,1 +1,1 @@
-"""Measurements of a source tree, the working tree or any revision: what scripts/structure.py and others share."""
+"""Mutations of the product and the tests that run them: what ``scripts/mutants.py`` is made of."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measuring.mutations import bound_names
-from measuring.source_tree import import_roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence, Set
@@ -46,7 +45,10 @@ def pytest_runtest_logreport(report):
 
 def environment_of(tree: Path) -> dict[str, str]:
     """Return the environment in which the tests of a tree import its packages."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(import_roots(tree)), "PYTHONDONTWRITEBYTECODE": "1"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "plugins")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 @dataclass(frozen=True)

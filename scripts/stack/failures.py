@@ -1,4 +1,4 @@
-"""Errors of a stack, of a night and of the lifecycle demo, with the cause on the last lines, where users look."""
+"""Errors of a stack and of a night, with the cause on the last lines, where users look."""
 
 from __future__ import annotations
 
@@ -84,7 +84,3 @@ class BrokenTasksError(NightError):
         logs = "\n".join(f"{name}\n" + "\n".join(f"    {line}" for line in lines) for name, lines in broken)
         names = ", ".join(name for name, _ in broken)
         super().__init__(f"{logs}\nrun {run_id} of {dag_id}: failed without a rejection: {names}; the logs are above")
-
-
-class LifecycleError(StackError):
-    """Raised when the story does not go on; the message says what was awaited, and where."""
