@@ -155,13 +155,7 @@ class _Stored:
         """
         fields = {f.name: f.validator for f in attrs.fields(cls)}
         require_known(cls.__name__.removesuffix("Config").lower(), values, fields)
-        return cls(**{name: _as_number(value, fields[name]) for name, value in values.items()})
-
-
-def _as_number(value: Any, limit: Any) -> Any:
-    """Return false as 0 and true as 1 where a number is wanted: earlier versions stored ``"guard": false``."""
-    is_number = isinstance(limit, Range) and not limit.whole
-    return int(value) if is_number and isinstance(value, bool) else value
+        return cls(**values)
 
 
 @frozen(slots=False)

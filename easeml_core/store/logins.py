@@ -13,7 +13,7 @@ from psycopg2.extensions import encrypt_password
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.settings.limits import NAME
 from easeml_core.store.callers import is_viewer, role_taken
-from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
+from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -107,8 +107,6 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
         f'GRANT {group} TO "{login}"{membership(_version(tx), inherits=True, becomes=False)}',
         f"COMMENT ON ROLE \"{login}\" IS '{_OF_DATABASE}{_database(tx)}'",
         *limit_statements(login, LOGIN_LIMITS),
-        # An earlier version let the pages become each login, which nothing needs.
-        *((f'REVOKE "{login}" FROM {WORKER}',) if exists and group == TENANT else ()),
     )
 
 

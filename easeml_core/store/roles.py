@@ -106,7 +106,6 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
     for role in GROUPS:
         _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", role)
     version = cursor.connection.server_version
-    _execute(cursor, "REVOKE {} FROM {}", TENANT, VIEWER)  # an earlier version gave the viewer all rights of a login
     for right in WATCHING:  # for work.end_sessions
         _execute(cursor, "GRANT {} TO {}", right, OWNER)
     # Before PostgreSQL 16 it is the role that says whether it has the rights of what it can become.

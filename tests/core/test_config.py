@@ -43,7 +43,6 @@ def test_lists_of_any_kind_are_tuples_to_any_depth() -> None:
 
 
 def test_numbers_that_were_allowed_are_read() -> None:
-    assert SelectionConfig.from_json({"guard": False}).guard == 0  # as earlier versions stored it
     assert SelectionConfig(blend=np.float32(0.5)).blend == 0.5
     assert MeterConfig(ambiguous=10**400).ambiguous == 10**400  # larger than any float
 
