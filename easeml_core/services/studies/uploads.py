@@ -61,13 +61,11 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> tuple
     with store.begin() as tx:  # where tenants' folders are closed, what lies above them cannot be listed
         tenants = {tenant.name for tenant in studies.list_tenants(tx)}.union(artifacts.tenants())
     kept, stay = set[str](), set[str]()
-    # The part of the whole store is that of an earlier version, by day and tenant.
-    for place in (artifacts, *map(artifacts.of_tenant, sorted(tenants))):
+    for place in map(artifacts.of_tenant, sorted(tenants)):
         for day in filter(_DAY.fullmatch, place.parts(PART)):
             if day < oldest:
                 place.remove_part(PART, day)
-                # A tenant's place shows the days of the whole store, too.
-                if day in place.parts(PART) and (place is artifacts or day not in artifacts.parts(PART)):
+                if day in place.parts(PART):
                     stay.add(f"{place.place}/{PART}/{day}")
             else:
                 kept.add(day)
@@ -78,42 +76,36 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> tuple
     waiting = {(tenant, upload) for state, tenant, upload in uses if state == StudyState.REGISTERED}
     done = {(tenant, upload) for state, tenant, upload in uses if state in (StudyState.ACTIVE, StudyState.PAUSED)}
     for tenant, upload in done - waiting:
-        if upload is not None:
-            for place in _places(artifacts, upload, tenant):
-                place.discard(upload.reference)
-                if place.holds_itself(upload.reference):
-                    stay.add(f"{place.place}, {upload.reference}")
+        if upload is not None and NAME.holds(tenant):
+            place = _part_of(artifacts, upload, tenant)
+            place.discard(upload.reference)
+            if place.holds_itself(upload.reference):
+                stay.add(f"{place.place}, {upload.reference}")
     return tuple(sorted(stay))
 
 
 @contextmanager
 def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterator[Path]:
     """Yield a private copy under the name that the user gave the file, which appears in errors and notes."""
+    message = (
+        f"there is no upload {upload.file!r} of {upload.day} of tenant {tenant!r}; uploads are removed once "
+        f"their study is sealed, and after {KEPT_DAYS} days: upload the file again"
+    )
+    if not NAME.holds(tenant):
+        raise InvalidInputError(message)
     with ExitStack() as held:
-        copy, lacking = None, None
-        for place in _places(artifacts, upload, tenant):
-            try:
-                copy = held.enter_context(place.copy(upload.reference))
-                break
-            except ArtifactError as error:
-                if is_of_store(error):  # it may be there: the study waits for its store
-                    raise
-                lacking = lacking or error
-        if copy is None:
-            message = (
-                f"there is no upload {upload.file!r} of {upload.day} of tenant {tenant!r}; uploads are removed once "
-                f"their study is sealed, and after {KEPT_DAYS} days: upload the file again"
-            )
-            raise InvalidInputError(message) from lacking
+        try:
+            copy = held.enter_context(_part_of(artifacts, upload, tenant).copy(upload.reference))
+        except ArtifactError as error:
+            if is_of_store(error):  # it may be there: the study waits for its store
+                raise
+            raise InvalidInputError(message) from error
         yield copy.rename(copy.with_name(upload.file))
 
 
-def _places(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> list[ArtifactStore]:
-    """Return where an upload may lie: in the tenant's folder, or where an earlier version has put it."""
-    if not NAME.holds(tenant):
-        return []
-    places = [(artifacts.of_tenant(tenant), (PART, upload.day)), (artifacts, (PART, upload.day, tenant))]
-    return [place.within(*names) for place, names in places]  # an invented name leaves no folder
+def _part_of(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> ArtifactStore:
+    """Return where an upload of a tenant lies."""
+    return artifacts.of_tenant(tenant).within(PART, upload.day)  # an invented name leaves no folder
 
 
 def _uploaded(source: str) -> UploadName | None:
