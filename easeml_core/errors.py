@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -360,14 +361,24 @@ class WrongRoleError(StoreError):
 class SchemaVersionError(StoreError):
     """Raised when the database's schema is not the one that this code was written for.
 
-    Revisions are numbers of four digits; a database that is ahead cannot be taken back.
+    Revisions are an r and four digits, in their order. A database that is ahead cannot be taken back, and one from
+    before the first release, whose revision has no r, cannot be upgraded.
     """
 
     def __init__(self, found: str | None, expected: str) -> None:
         self.found, self.expected = found, expected
-        ahead = found is not None and found > expected
-        remedy = "install the version of easeml-airflow that made it" if ahead else "run `easeml db upgrade`"
+        if found is None or (self.is_released(found) and found < expected):
+            remedy = "run `easeml db upgrade`"
+        elif self.is_released(found):
+            remedy = "install the version of easeml-airflow that made it"
+        else:
+            remedy = "it is from before the first release and cannot be upgraded: name an empty database"
         super().__init__(f"the database has schema {found or 'none'}, this version needs {expected}; {remedy}")
+
+    @staticmethod
+    def is_released(revision: str) -> bool:
+        """Whether a revision is one of the chain that begins with the first release."""
+        return re.fullmatch(r"r[0-9]{4}", revision) is not None
 
 
 class Blame(StrEnum):

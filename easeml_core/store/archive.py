@@ -1,7 +1,7 @@
 """Archived studies and tenants, withdrawn candidates, and what nothing depends on and is deleted (ADR 0035).
 
-The changes are functions of the schema (``m0042_archive``). For the pages and the command line they are made at once,
-for a tenant's login by the scheduler's process (``store/tables/scheduler_requests.py``).
+The changes are functions of the schema (``migrations/initial/changes.sql``). For the pages and the command line they
+are made at once, for a tenant's login by the scheduler's process (``store/tables/scheduler_requests.py``).
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def filler(size: str) -> str:
     """Return SQL for the zero bytes that are stored beside a value which follows from sealed labels.
 
     With them the value is moved out of its row whatever it says, and takes as much room as other usual ones
-    (``m0049_large_values.py``).
+    (``migrations/initial/ledger.sql``).
     """
     return f"decode(repeat('00', greatest({_LEAST_BYTES}, {_USUAL_BYTES} - {size})), 'hex')"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-REVISION = "0049"
+REVISION = "r0001"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 LOCK_SECONDS, PATIENCE_SECONDS, PAUSE_SECONDS = 2.0, 300.0, 1.0
@@ -70,12 +70,17 @@ def upgrade(store: Transactions) -> str:
             logins.let_logins_in(tx)
 
 
-def _upgrade(store: Transactions) -> str:
-    from alembic import command
+def known_revisions() -> set[str]:
+    """Return the revisions of all migrations of this version."""
     from alembic.script import ScriptDirectory
 
-    config = alembic_config()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+
+
+def _upgrade(store: Transactions) -> str:
+    from alembic import command
+
+    config, known = alembic_config(), known_revisions()
     with store.begin(check_schema=False) as tx:
         tx.execute(text("SET LOCAL statement_timeout = 0"))
         tx.execute(text(f"SET LOCAL lock_timeout = {int(1000 * LOCK_SECONDS)}"))

@@ -189,7 +189,8 @@ def test_the_wheel_holds_both_packages_and_the_page_and_nothing_of_airflow(wheel
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "plugins"))]
     assert "easeml = easeml_airflow.plugin:EasemlPlugin" in points
     assert "provider_info = easeml_airflow.provider_info:get_provider_info" in points
-    assert any("easeml_core/store/migrations/versions/" in name and "0001" in name for name in names)
+    assert any("easeml_core/store/migrations/versions/" in name and "r0001" in name for name in names)
+    assert any(name.endswith("easeml_core/store/migrations/initial/studies.sql") for name in names)
 
 
 def test_the_source_distribution_builds_the_same_wheel(wheel, root, tmp_path):

@@ -192,7 +192,7 @@ def restore(
     ``work`` and ``sealed`` as a whole, also those of a later revision than the backup's.
     """
     made, warnings = check_backup(folder, tell)
-    if made.schema > schema.REVISION:
+    if made.schema not in ("none", *schema.known_revisions()):
         raise SchemaVersionError(made.schema, schema.REVISION)
     if not replaces and dump.is_in_use(store):
         message = (

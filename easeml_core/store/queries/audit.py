@@ -1,6 +1,6 @@
 """Queries over the audit: who did what, when, through which interface and why; and recent events for notifications.
 
-Triggers write the audit (m0008). Notifications are read from the schema ``work`` alone.
+Triggers write the audit (``migrations/initial/evidence.sql``). Notifications are read from the schema ``work`` alone.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_unti
   t.reevaluates, t.retries, t.failure_kind, t.start_seconds
   FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id
   LEFT JOIN work.quality_checks q ON q.trial_id = t.id AND q.outcome = 'not held'"""
-# Functions, whose plans a session keeps: to plan took longer than to execute (migration 0041).
+# Functions, whose plans a session keeps: to plan took longer than to execute.
 _SEEN = "SELECT work.seen(%(key)s, %(last)s, %(known)s)"
 _LOOK = "SELECT work.look(%(key)s, %(last)s, %(known)s)"
 

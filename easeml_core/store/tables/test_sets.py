@@ -3,7 +3,7 @@
 The hash of an example is SHA-256 of the names, then of the values, of its columns that are not zero, in an order that
 the names decide. Columns of a file may come in any order, and words become columns by their frequency in a table: with
 hashes of values by place the same row could be released in one study while it is live in another. Hashes are stored:
-another form would have to be computed again for all sets (``m0006_shared_sets``).
+another form would have to be computed again for all sets.
 """
 
 from __future__ import annotations

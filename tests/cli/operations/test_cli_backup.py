@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,13 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alembic import command
 
 from easeml_core.errors import InvalidInputError, StoreError
 from easeml_core.services.operations import backup
 from easeml_core.store import dump, schema
-from easeml_core.store.database import Store
-from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,34 +227,6 @@ def as_superuser(database: Any, *statements: str) -> None:
     with closing(database.server.connect(database=database.name)) as connection, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
-
-
-def test_a_backup_of_an_earlier_schema_replaces_a_later_one_and_is_upgraded(
-    own: Any, kept: Path, ask: Any, database: Any
-) -> None:
-    """The later schema has tables and functions that depend on what the dump knows."""
-    earlier = "earlier"
-    database.server.create_database_from_template(earlier, "template0")
-    url = database.server.url("easeml_owner", earlier)
-    with closing(Store(url)) as store, store.begin(check_schema=False) as tx:
-        for name in dump.SCHEMAS:
-            change(tx, f"CREATE SCHEMA {name}")
-        config = schema.alembic_config()
-        config.attributes["connection"] = tx
-        command.upgrade(config, "0002")
-        change(tx, "INSERT INTO work.tenants (name) VALUES ('garden')")
-    dump.dump(url, kept / "easeml.dump", server=18)
-    database.server.drop_database(earlier)
-    manifest = json.loads((kept / "manifest.json").read_text())
-    content = (kept / "easeml.dump").read_bytes()
-    manifest["files"][0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (kept / "manifest.json").write_text(json.dumps(manifest | {"schema": "0002"}))
-
-    answer = own("restore", "kept", "--replace")
-    assert answer.status == 0, answer.err
-    assert "schema 0002: run `easeml db upgrade`" in answer.err
-    assert own("upgrade").status == 0
-    assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["garden"]
 
 
 def test_a_restore_that_fails_on_its_way_leaves_the_database_as_it_was(

@@ -78,7 +78,7 @@ def disk_full(number: int = errno.ENOSPC) -> OSError:
         (errors.TrainingStarved("x"), Blame.BOUNDED),
         (errors.TrainingError("x"), Blame.ASKER),
         (errors.MachineError("x"), Blame.PASSING),
-        (errors.SchemaVersionError("0001", "0002"), Blame.PASSING),
+        (errors.SchemaVersionError("r0001", "r0002"), Blame.PASSING),
         (errors.WrongRoleError("permission denied", role="a", address="b"), Blame.PASSING),
         (errors.StoreError("x"), Blame.OURS),
         (errors.NumericalError("x"), Blame.OURS),

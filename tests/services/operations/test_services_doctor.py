@@ -204,7 +204,7 @@ def test_a_database_that_is_away_fails_once_and_skips_the_rest() -> None:
 
 def test_an_old_schema_is_named_with_the_command(database: Any) -> None:
     with database.owner.begin() as tx:
-        change(tx, "UPDATE work.alembic_version SET version_num = '0001'")
+        change(tx, "UPDATE work.alembic_version SET version_num = 'r0000'")
     checks = answer(check_database(database.url("easeml_worker"), "--database"))
     assert (checks["schema"].state, checks["referee"].state) == ("failed", "skipped")
     assert f"revision 0001, this version needs {schema.REVISION}" in checks["schema"].found

@@ -45,7 +45,7 @@ def test_health_follows_database_schema_referee_and_disk(
         assert status() == ("degraded", True)
     assert installation_health(away, lambda: str(tmp_path)).status == "failed"
     with database.owner.begin() as tx:
-        change(tx, "UPDATE work.alembic_version SET version_num = '0001'")
+        change(tx, "UPDATE work.alembic_version SET version_num = 'r0000'")
     assert status() == ("failed", False)
 
 

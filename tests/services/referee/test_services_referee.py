@@ -193,7 +193,7 @@ def test_an_old_schema_is_one_line_with_the_remedy_until_it_is_upgraded(
     owner, fresh = Store(lab.url("easeml_owner")), Store(lab.url("easeml_referee"))
     asked, stop = file_gate(lab), threading.Event()
     with owner.begin() as tx:
-        tx.exec_driver_sql(old + "'0001'")
+        tx.exec_driver_sql(old + "'r0000'")
     thread = threading.Thread(target=Referee(fresh, lab.artifacts).run, args=(stop,))
     thread.start()
     wait_for(lambda: caplog.text.count("easeml db upgrade") >= 2)

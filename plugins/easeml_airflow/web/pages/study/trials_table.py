@@ -160,7 +160,7 @@ def spark_of(curve: Sequence[tuple[float, float]], axis: Axis, state: TrialState
 def log_of(trial: StudyTrial) -> tuple[str | None, str]:
     """Where Airflow keeps the log: the try of the task that worked on the trial last; before the first, the run.
 
-    Of trials that ended before their last key was kept (m0010), the batch knows the run that asked, and the task where
+    Of trials that ended before their last key was kept, the batch knows the run that asked, and the task where
     one task asks and trains.
     """
     key = trial.last_key or (trial.batch_key if is_of_stream(trial.batch_key) else None)

@@ -1,121 +1,127 @@
-"""Studies, candidates and tenants are archived, withdrawn and deleted; files of models are removed (ADR 0035)."""
+-- Changes that logins ask for and the scheduler makes; archived and deleted studies and tenants.
 
-from alembic import op
+-- What a login wants changed in a row that other roles wait for: the scheduler's process changes it, in a short
+-- transaction. No foreign key: it would lock the row that it names.
+CREATE TABLE work.change_requests (
+  id        bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT change_requests_pkey PRIMARY KEY,
+  login     text NOT NULL DEFAULT work.caller(),
+  study_id  bigint NOT NULL,
+  trial_id  bigint,
+  change    text NOT NULL,
+  actor     text DEFAULT work.audit_word(current_setting('easeml.actor', true), 100),
+  door      text DEFAULT work.audit_word(current_setting('easeml.door', true), 40),
+  reason    text DEFAULT left(current_setting('easeml.reason', true), 2000),
+  filed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  outcome   text,
+  refusal   text,
+  ended_at  timestamptz,
+  CONSTRAINT change_requests_outcome_check CHECK (outcome IN ('made', 'refused', 'late')),
+  CONSTRAINT change_requests_change_check CHECK (change IN ('pause', 'resume', 'cancel', 'archive', 'withdraw',
+    'restore', 'delete') AND (change = 'cancel') = (trial_id IS NOT NULL))
+);
+CREATE INDEX change_requests_login_idx ON work.change_requests (login, id);
+CREATE UNIQUE INDEX change_requests_key ON work.change_requests (login, study_id, coalesce(trial_id, 0));
 
-revision = "0042"
-down_revision = "0041"
-
-# An archived study keeps all its rows. The state that it comes from is where it returns to. Its name may be used again
-# by its tenant alone: pages say by name whose rows a person sees.
-STUDIES = """
-ALTER TABLE work.studies
-  ADD COLUMN archived_at timestamptz,
-  ADD COLUMN archived_from text,
-  ADD COLUMN archived_why text,
-  DROP CONSTRAINT studies_state_check,
-  ADD CONSTRAINT studies_state_check CHECK (state IN ('REGISTERED', 'ACTIVE', 'PAUSED', 'REFUSED', 'ARCHIVED')),
-  ADD CONSTRAINT studies_archived_check CHECK (CASE state WHEN 'ARCHIVED'
-    THEN archived_at IS NOT NULL AND archived_why IS NOT NULL AND length(archived_why) <= 2000
-      AND (archived_from IN ('REGISTERED', 'ACTIVE', 'PAUSED', 'REFUSED')) IS TRUE
-    ELSE num_nonnulls(archived_at, archived_from, archived_why) = 0 END);
-DROP INDEX work.studies_name_key;
-CREATE UNIQUE INDEX studies_name_key ON work.studies (name) WHERE state NOT IN ('REFUSED', 'ARCHIVED');
-
-CREATE OR REPLACE FUNCTION work.studies_forward() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-  is_owner boolean := pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE');
+-- What a login adds is counted by one of its transactions at a time: those that are open would count apart. It waits
+-- for its own alone. The workers that share easeml_device would wait for one another; they have no bound of this kind.
+CREATE FUNCTION work.await_turn() RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT ((OLD.state = 'REGISTERED' AND NEW.state IN ('ACTIVE', 'REFUSED')
-           AND (current_user = 'easeml_referee' OR is_owner))
-       OR (OLD.state IN ('ACTIVE', 'PAUSED') AND NEW.state IN ('ACTIVE', 'PAUSED'))
-       -- By work.archive_now alone, which cancels the trials as well.
-       OR (is_owner AND (NEW.state = 'ARCHIVED' OR OLD.state = 'ARCHIVED' AND (NEW.state = OLD.archived_from
-           OR NEW.state = 'REFUSED' AND OLD.archived_from = 'REGISTERED'))))
-  THEN
-    RAISE EXCEPTION 'study % cannot go from % to %', OLD.name, OLD.state, NEW.state
-      USING ERRCODE = 'check_violation', CONSTRAINT = 'studies_forward_check';
+  IF work.kind_of_caller() IN ('tenant', 'device') AND work.caller() <> 'easeml_device' THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended('easeml login ' || work.caller(), 0));
   END IF;
-  NEW.archived_at := CASE NEW.state WHEN 'ARCHIVED' THEN clock_timestamp() END;
-  NEW.archived_from := CASE NEW.state WHEN 'ARCHIVED' THEN OLD.state END;
-  NEW.archived_why := CASE NEW.state WHEN 'ARCHIVED'
-    THEN left(coalesce(current_setting('easeml.reason', true), ''), 2000) END;
-  RETURN NEW;
 END $$;
-"""
+REVOKE EXECUTE ON FUNCTION work.await_turn() FROM PUBLIC;
 
-TENANTS = """
-ALTER TABLE work.tenants
-  ADD COLUMN archived_at timestamptz,
-  ADD COLUMN archived_why text,
-  ADD CONSTRAINT tenants_archived_check CHECK (
-    (archived_at IS NULL) = (archived_why IS NULL) AND length(archived_why) <= 2000);
-
--- A withdrawn candidate is not suggested; its trials and models stay.
-ALTER TABLE work.candidates
-  ADD COLUMN withdrawn_at timestamptz,
-  ADD COLUMN withdrawn_why text,
-  ADD CONSTRAINT candidates_withdrawn_check CHECK (
-    (withdrawn_at IS NULL) = (withdrawn_why IS NULL) AND length(withdrawn_why) <= 2000);
-
--- The row says so before the file goes (store/artifacts/orphans.py).
-ALTER TABLE work.models
-  ADD COLUMN removed_at timestamptz,
-  ADD COLUMN removed_why text,
-  ADD CONSTRAINT models_removed_check CHECK (
-    (removed_at IS NULL) = (removed_why IS NULL) AND length(removed_why) <= 2000);
-GRANT UPDATE (removed_at, removed_why) ON work.models TO easeml_referee;
-"""
-
-AUDIT = """
-CREATE OR REPLACE FUNCTION work.audit_study() RETURNS trigger LANGUAGE plpgsql
+-- Every savepoint that writes holds a lock until its transaction ends, and no time-out of a session's own stops it. A
+-- table that is full refuses every new connection. NULL where the owner may not see or end sessions of other roles.
+CREATE FUNCTION work.end_sessions(most_locks bigint, longest_seconds double precision) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF TG_OP = 'INSERT' THEN
-    PERFORM work.note('study registered', NEW.id, NEW.tenant_id, NULL, jsonb_build_object(
-      'weight', NEW.weight, 'budget_seconds', NEW.budget_seconds, 'metric', NEW.metric));
-  ELSIF NEW.state = 'ARCHIVED' AND OLD.state <> NEW.state THEN
-    PERFORM work.note('study archived', NEW.id, NEW.tenant_id, jsonb_build_object('state', OLD.state,
-      'model', (SELECT model_id FROM work.production WHERE study_id = NEW.id)), NULL);
-  ELSIF OLD.state <> NEW.state THEN
-    PERFORM work.note(CASE WHEN OLD.state = 'ARCHIVED' THEN 'study restored'
-      WHEN OLD.state = 'REGISTERED' AND NEW.state = 'ACTIVE' THEN 'study sealed'
-      WHEN NEW.state = 'ACTIVE' THEN 'study resumed' ELSE 'study ' || lower(NEW.state) END,
-      NEW.id, NEW.tenant_id, NULL, CASE WHEN OLD.state = 'ARCHIVED' THEN jsonb_build_object('state', NEW.state) END);
+  IF NOT (pg_has_role('pg_signal_backend', 'USAGE') AND pg_has_role('pg_read_all_stats', 'USAGE')) THEN
+    RETURN NULL;
   END IF;
-  RETURN NULL;
+  RETURN (
+    WITH held AS (
+      SELECT a.pid, a.xact_start, coalesce(l.n, 0) AS locks, sum(l.n) OVER (PARTITION BY a.usename) AS of_login
+      FROM pg_stat_activity a LEFT JOIN (SELECT k.pid, count(*) AS n FROM pg_locks k GROUP BY k.pid) l USING (pid)
+      WHERE a.datname = current_database() AND (a.usename = 'easeml_device'
+        OR starts_with(a.usename::text, 'easeml_t_') OR starts_with(a.usename::text, 'easeml_d_')))
+    SELECT count(pg_terminate_backend(h.pid)) FROM held h
+    WHERE (h.of_login > most_locks AND h.locks > most_locks / 50)
+      OR h.xact_start < clock_timestamp() - make_interval(secs => longest_seconds));
 END $$;
+REVOKE EXECUTE ON FUNCTION work.end_sessions(bigint, double precision) FROM PUBLIC;
 
-CREATE FUNCTION work.audit_withdrawal() RETURNS trigger LANGUAGE plpgsql
+-- One row for each login and what it wants changed: a newer wish takes the place of an older one. What became of it
+-- stays until the next one, or for a day.
+CREATE FUNCTION work.file_change(study bigint, trial bigint, wanted text) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM work.note(CASE WHEN NEW.withdrawn_at IS NULL THEN 'candidate restored' ELSE 'candidate withdrawn' END,
-    NEW.study_id, NULL, NULL, jsonb_build_object('candidate', NEW.name, 'kind', NEW.kind), NEW.withdrawn_why);
-  RETURN NULL;
+  PERFORM work.require_audit_room(); PERFORM work.await_turn();
+  IF (SELECT count(*) FROM work.change_requests q WHERE q.login = work.caller() AND q.outcome IS NULL
+      AND (q.study_id, coalesce(q.trial_id, 0)) <> (study, coalesce(trial, 0))) >= 1000 THEN
+    RAISE EXCEPTION 'login % has 1000 changes that were not made yet, of at most 1000', work.caller()
+      USING ERRCODE = 'check_violation', CONSTRAINT = 'change_requests_open_check';
+  END IF;
+  INSERT INTO work.change_requests AS q (study_id, trial_id, change) VALUES (study, trial, wanted)
+    ON CONFLICT (login, study_id, coalesce(trial_id, 0)) DO UPDATE SET change = excluded.change,
+      actor = excluded.actor, door = excluded.door, reason = excluded.reason, filed_at = clock_timestamp(),
+      outcome = NULL, refusal = NULL;
+  PERFORM pg_notify('easeml_scheduler', '');  -- every role may listen
 END $$;
-CREATE TRIGGER candidates_withdrawn_audit AFTER UPDATE OF withdrawn_at ON work.candidates FOR EACH ROW
-  WHEN ((OLD.withdrawn_at IS NULL) <> (NEW.withdrawn_at IS NULL)) EXECUTE FUNCTION work.audit_withdrawal();
-CREATE TRIGGER candidates_withdrawn_assessed AFTER UPDATE ON work.candidates
-  FOR EACH ROW EXECUTE FUNCTION work.study_changed();
+REVOKE EXECUTE ON FUNCTION work.file_change(bigint, bigint, text) FROM PUBLIC;
 
-CREATE FUNCTION work.audit_tenant() RETURNS trigger LANGUAGE plpgsql
+-- A page's transaction is short, so that it makes a change itself; a login may keep its transaction open.
+CREATE FUNCTION work.set_study_paused(study bigint, paused boolean) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM work.note(CASE WHEN NEW.archived_at IS NULL THEN 'tenant restored' ELSE 'tenant archived' END, NULL, NEW.id,
-    NULL, jsonb_build_object('tenant', NEW.name), NEW.archived_why);
-  RETURN NULL;
+  IF NOT work.may_change(study, false)
+      OR (SELECT state FROM work.studies WHERE id = study) NOT IN ('ACTIVE', 'PAUSED') THEN
+    RETURN false;
+  END IF;
+  IF work.kind_of_caller() = 'person' THEN
+    UPDATE work.studies s SET state = CASE WHEN paused THEN 'PAUSED' ELSE 'ACTIVE' END
+      WHERE s.id = study AND s.state = CASE WHEN paused THEN 'ACTIVE' ELSE 'PAUSED' END;
+  ELSE
+    PERFORM work.file_change(study, NULL, CASE WHEN paused THEN 'pause' ELSE 'resume' END);
+  END IF;
+  RETURN true;
 END $$;
-CREATE TRIGGER tenants_archived_audit AFTER UPDATE OF archived_at ON work.tenants FOR EACH ROW
-  WHEN ((OLD.archived_at IS NULL) <> (NEW.archived_at IS NULL)) EXECUTE FUNCTION work.audit_tenant();
-"""
+REVOKE EXECUTE ON FUNCTION work.set_study_paused(bigint, boolean) FROM PUBLIC;
 
-# After the row: a key that was used before adds none, and its request has the answer that it had.
-CLOSED = """
+CREATE FUNCTION work.cancel_trial(trial bigint) RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE of_study bigint := (SELECT t.study_id FROM work.trials t
+  WHERE t.id = trial AND t.state IN ('SUGGESTED', 'RUNNING') AND work.may_change(t.study_id, false));
+BEGIN
+  IF of_study IS NULL THEN
+    RETURN false;
+  END IF;
+  IF work.kind_of_caller() = 'person' THEN
+    UPDATE work.trials t SET cancel_requested = true,
+      state = CASE WHEN t.state = 'SUGGESTED' THEN 'CANCELLED' ELSE t.state END,
+      finished_at = CASE WHEN t.state = 'SUGGESTED' THEN clock_timestamp() ELSE t.finished_at END
+      WHERE t.id = trial AND t.state IN ('SUGGESTED', 'RUNNING');
+  ELSE
+    PERFORM work.file_change(of_study, trial, 'cancel');
+  END IF;
+  RETURN true;
+END $$;
+REVOKE EXECUTE ON FUNCTION work.cancel_trial(bigint) FROM PUBLIC;
+
+-- After the row: a key that was used before adds none, and its request has the answer that it had. Under REPEATABLE
+-- READ a statement does not see that a study was archived meanwhile, while the index of names already lets its name
+-- go.
 CREATE FUNCTION work.is_open_for_more() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE found text;
 BEGIN
   IF TG_TABLE_NAME = 'studies' THEN
-    found := (SELECT 'tenant ' || t.name || ' is archived' FROM added a JOIN work.tenants t ON t.id = a.tenant_id
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a study is added under READ COMMITTED alone' USING ERRCODE = 'invalid_transaction_state';
+      END IF;
+  found := (SELECT 'tenant ' || t.name || ' is archived' FROM added a JOIN work.tenants t ON t.id = a.tenant_id
       WHERE t.archived_at IS NOT NULL LIMIT 1);
     IF found IS NULL AND EXISTS (SELECT FROM added a JOIN work.studies s ON s.name = a.name
         WHERE s.state = 'ARCHIVED' AND s.tenant_id <> a.tenant_id) THEN
@@ -131,6 +137,14 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+DO $do$
+DECLARE named text;
+BEGIN
+  FOREACH named IN ARRAY ARRAY['studies', 'candidates', 'requests', 'submissions', 'feeds', 'switches'] LOOP
+    EXECUTE format('CREATE TRIGGER is_open_for_more AFTER INSERT ON work.%I REFERENCING NEW TABLE AS added
+      FOR EACH STATEMENT EXECUTE FUNCTION work.is_open_for_more()', named);
+  END LOOP;
+END $do$;
 
 -- No model is moved into production of an archived study, whichever of the two transactions comes first.
 CREATE FUNCTION work.production_is_open() RETURNS trigger LANGUAGE plpgsql
@@ -143,8 +157,8 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER production_is_open BEFORE INSERT OR UPDATE ON work.production
-  FOR EACH ROW EXECUTE FUNCTION work.production_is_open();
+CREATE TRIGGER production_is_open BEFORE INSERT OR UPDATE ON work.production FOR EACH ROW
+  EXECUTE FUNCTION work.production_is_open();
 
 -- A model without a file is not judged and not promoted.
 CREATE FUNCTION work.requests_have_a_file() RETURNS trigger LANGUAGE plpgsql
@@ -158,39 +172,12 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER requests_have_a_file AFTER INSERT ON work.requests REFERENCING NEW TABLE AS added
-  FOR EACH STATEMENT EXECUTE FUNCTION work.requests_have_a_file();
+CREATE TRIGGER requests_have_a_file AFTER INSERT ON work.requests REFERENCING NEW TABLE AS added FOR EACH STATEMENT
+  EXECUTE FUNCTION work.requests_have_a_file();
 
-CREATE OR REPLACE FUNCTION work.trials_within_limits() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  owner record;
-BEGIN
-  SELECT t.id, t.quota_seconds IS NOT NULL AS has_quota, t.max_parallel IS NOT NULL AS has_most INTO owner
-    FROM work.tenants t WHERE t.id = (SELECT tenant_id FROM work.studies WHERE id = NEW.study_id)
-    FOR NO KEY UPDATE;
-  PERFORM work.check_budget(NEW.study_id);
-  IF owner.has_quota THEN
-    PERFORM work.check_quota(owner.id);
-  END IF;
-  IF TG_OP = 'INSERT' THEN  -- a reservation that grows makes no further trial
-    IF owner.has_most THEN
-      PERFORM work.check_parallel(owner.id);
-    END IF;
-    -- work.archive_now locks the tenant, too: the second of the two sees what the first has written.
-    IF EXISTS (SELECT FROM work.studies WHERE id = NEW.study_id AND state = 'ARCHIVED') THEN
-      RAISE EXCEPTION 'study % is archived', (SELECT name FROM work.studies WHERE id = NEW.study_id)
-        USING ERRCODE = 'check_violation', CONSTRAINT = 'archived_closed';
-    END IF;
-  END IF;
-  RETURN NULL;
-END $$;
-"""
-
-# Made in a short transaction: by the pages and the command line at once, for a login by the scheduler's process.
-# It waits for no row that a login can hold: a trial that is held is cancelled by the next apply_changes, or at its next
-# heartbeat, which reads the state of the study.
-ARCHIVE = """
+-- Made in a short transaction: by the pages and the command line at once, for a login by the scheduler's process. It
+-- waits for no row that a login can hold: a trial that is held is cancelled by the next apply_changes, or at its next
+-- heartbeat, which reads the state of the study.
 CREATE FUNCTION work.archive_now(of_study bigint, wanted text) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE s work.studies;
@@ -250,6 +237,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'another transaction holds the study' USING ERRCODE = 'lock_not_available';
   END IF;
+  PERFORM FROM work.candidates WHERE study_id = of_study FOR UPDATE NOWAIT;
   asked := ARRAY(SELECT id FROM work.requests WHERE study_id = of_study);
   IF EXISTS (SELECT FROM work.data_versions WHERE study_id = of_study)
       OR EXISTS (SELECT FROM work.requests WHERE study_id = of_study AND kind <> 'seal') THEN
@@ -310,8 +298,8 @@ REVOKE EXECUTE ON FUNCTION work.change_study(bigint, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION work.change_study(bigint, text, text) TO easeml_worker, easeml_referee;
 
 -- At once for a login, too: no other role locks the row of a candidate, but to refer to it.
-CREATE FUNCTION work.set_candidate_withdrawn(study bigint, candidate text, withdrawn boolean, why text)
-RETURNS boolean LANGUAGE plpgsql
+CREATE FUNCTION work.set_candidate_withdrawn(study bigint, candidate text, withdrawn boolean,
+  why text) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF work.kind_of_caller() <> 'role' AND NOT work.may_change(study, false) THEN
@@ -366,17 +354,11 @@ BEGIN
 END $$;
 REVOKE EXECUTE ON FUNCTION work.change_tenant(bigint, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION work.change_tenant(bigint, text, text) TO easeml_worker;
-"""
 
-# In full: what revision 0036 made, with the further changes of a study.
-CHANGES = """
-ALTER TABLE work.change_requests
-  DROP CONSTRAINT change_requests_change_check,
-  ADD CONSTRAINT change_requests_change_check CHECK (
-    change IN ('pause', 'resume', 'cancel', 'archive', 'withdraw', 'restore', 'delete')
-    AND (change = 'cancel') = (trial_id IS NOT NULL));
-
-CREATE OR REPLACE FUNCTION work.apply_changes() RETURNS TABLE (study text, trial bigint) LANGUAGE plpgsql
+-- Makes the changes that were asked for, some of each login; gives what was changed. A row that another transaction
+-- holds is left for the next call, for an hour; a study is paused or resumed once a second at most. One change that
+-- fails is refused with its error, and the others are made; a fault that passes leaves it for the next call.
+CREATE FUNCTION work.apply_changes() RETURNS TABLE(study text, trial bigint) LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   q work.change_requests;
@@ -458,10 +440,9 @@ BEGIN
   PERFORM set_config('easeml.actor', actor, true), set_config('easeml.door', door, true),
     set_config('easeml.reason', reason, true);
 END $$;
-"""
+REVOKE EXECUTE ON FUNCTION work.apply_changes() FROM PUBLIC;
 
-# Learning curves that no rule reads any more: of archived studies, and of trials on earlier training data.
-RETENTION = """
+-- Learning curves that no rule reads any more: of archived studies, and of trials on earlier training data.
 CREATE FUNCTION work.forget_curves(days double precision) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE gone bigint;
@@ -482,16 +463,3 @@ BEGIN
 END $$;
 REVOKE EXECUTE ON FUNCTION work.forget_curves(double precision) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION work.forget_curves(double precision) TO easeml_referee;
-"""
-
-CLOSED_TABLES = ("studies", "candidates", "requests", "submissions", "feeds", "switches")
-
-
-def upgrade() -> None:
-    for block in (STUDIES, TENANTS, AUDIT, CLOSED, ARCHIVE, CHANGES, RETENTION):
-        op.execute(block)
-    for table in CLOSED_TABLES:
-        op.execute(
-            f"CREATE TRIGGER is_open_for_more AFTER INSERT ON work.{table} REFERENCING NEW TABLE AS added "
-            "FOR EACH STATEMENT EXECUTE FUNCTION work.is_open_for_more()"
-        )
