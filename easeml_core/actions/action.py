@@ -1,7 +1,7 @@
 """The definition of an action: its request, the options that are its fields, and values read into a request.
 
 A request is a frozen dataclass with the decorator ``action``; its fields are made by ``option``. Limits are checked
-when a request is made, whoever makes it. ``read`` makes one from values as forms, templates and JSON bodies give them.
+when a request is made, on every surface. ``read`` makes one from values as forms, templates and JSON bodies give them.
 
 Example:
     >>> from easeml_core.settings.limits import PRIORITY

@@ -380,17 +380,17 @@ def _operation(route: APIRoute, method: str, answer: dict[str, Any]) -> dict[str
         kind = "boolean" if isinstance(default, bool) else "integer"
         parameters.append({"name": parameter.name, "in": "query", "schema": {"type": kind, "default": default}})
     actions = {action_of(kind).route: kind for kind in ACTIONS}
-    kind = actions.get(route.path.removeprefix("/api/v1"))
-    summary = SUMMARIES[f"{method} {last}"] if kind is None else action_of(kind).help
+    action = actions.get(route.path.removeprefix("/api/v1"))
+    summary = SUMMARIES[f"{method} {last}"] if action is None else action_of(action).help
     operation: dict[str, Any] = {
-        "operationId": f"{method.lower()}_{named}" if kind is None else action_of(kind).method,
+        "operationId": f"{method.lower()}_{named}" if action is None else action_of(action).method,
         "summary": summary,
         "parameters": parameters,
     }
     if method == "POST":
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": BODIES[last] if kind is None else _action_body(kind)}},
+            "content": {"application/json": {"schema": BODIES[last] if action is None else _action_body(action)}},
         }
     operation["responses"] = {"200": _response("The answer.", answer)} | {
         status: _response(text, {"$ref": "#/components/schemas/Error"}) for status, text in ERRORS.items()
