@@ -20,9 +20,8 @@ from airflow.sdk import DAG
 
 from easeml_airflow.operators import ListStudiesOperator, RegisterStudyOperator
 from easeml_airflow.params import explained, params_of, value
-from easeml_core.actions.studies import RegisterStudy
 
-FORM = params_of(RegisterStudy, leaves=("keep",), source="sklearn:digits")
+FORM = params_of(RegisterStudyOperator.action, leaves=("keep", "training"), source="sklearn:digits")
 
 with DAG(
     dag_id="easeml_register_study",

@@ -72,6 +72,7 @@ _ROUTES = (
         POST /compute/tenants/{tenant}
         POST /compute/release
         POST /compute/backtest
+        POST /api/v1/tenants/{tenant}/studies/{study}
         POST /api/v1/studies/{study}/feed
         POST /api/v1/studies/{study}/refine
         GET /api/v1/studies/{study}/refine

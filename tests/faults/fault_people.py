@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from registering import register_study
 
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError, is_put_off
 from easeml_core.formats.encoding import to_json
@@ -33,6 +33,7 @@ from easeml_core.services.referee.requests import (
     file_promotion,
     file_rollback,
 )
+from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.artifacts.local import ArtifactStore
@@ -138,8 +139,7 @@ class People:
 
     def _register(self, key: str) -> int:
         candidates = [{"name": kind, "kind": kind} for kind in CANDIDATES]
-        return register_study(
-            self.worker,
+        wanted = RegisterStudy(
             tenant=TENANT,
             study=self.study,
             source=f"csv:{self._table.name}",
@@ -149,8 +149,8 @@ class People:
             training=TRAINING,
             candidates=candidates,
             budget_seconds=BUDGET_SECONDS,
-            request_key=key,
-        ).request_id
+        )
+        return register_study(self.worker, wanted, request_key=key).request_id
 
     def _judge_and_promote(self, number: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         verdict = self._ask(

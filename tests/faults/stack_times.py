@@ -22,12 +22,13 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from fault_people import CANDIDATES, GATE, METER, ROWS, Table
 from fault_world import send
-from registering import register_study
 from stack_rounds import stack_world
 from stack_work import StackWork
 from stack_world import TENANT, since_now
 
+from easeml_core.actions.studies import RegisterStudy
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
+from easeml_core.services.registration.register import register_study
 from easeml_core.store.server.place import locked
 from easeml_core.store.server.server import START_LOCK
 
@@ -127,10 +128,11 @@ def queue(world: StackWorld) -> None:
 def register(world: StackWorld, study: str) -> float:
     """Register a study; the seconds until it is sealed."""
     Table.of(study, 0, ROWS).write(world.places.data / TENANT / f"{study}.csv")
-    filed = register_study(
-        world.worker, tenant=TENANT, study=study, source=f"csv:{study}.csv", target="label", gate=GATE, meter=METER,
-        candidates=[{"name": kind, "kind": kind} for kind in CANDIDATES], request_key=study,
+    wanted = RegisterStudy(
+        tenant=TENANT, study=study, source=f"csv:{study}.csv", target="label", gate=GATE, meter=METER,
+        candidates=[{"name": kind, "kind": kind} for kind in CANDIDATES],
     )  # fmt: skip
+    filed = register_study(world.worker, wanted, request_key=study)
     return until(lambda: answer_of(world.worker, filed.request_id) is not None)
 
 

@@ -195,6 +195,7 @@ def _called(node: ast.AST) -> str:
 
 _TOPICS_FROM = {"notify": 1, "known_topics": 0}
 """Function -> which of its arguments is the first topic."""
+_NOTIFIED = re.compile(r"pg_notify\(\s*'([^']*)'")
 
 
 def _topics() -> Iterator[str]:
@@ -202,6 +203,8 @@ def _topics() -> Iterator[str]:
 
     Topics that a function is handed stand in a tuple that its caller assigns and passes on as ``also``.
     """
+    for path in sorted((ROOT / "easeml_core" / "store" / "migrations").rglob("*.sql")):
+        yield from (f"SQL {channel}" for channel in _NOTIFIED.findall(path.read_text(encoding="utf-8")))
     for _, tree in _modules():
         handed_on = {k.value.id for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "also"
                      and isinstance(k.value, ast.Name)}  # fmt: skip
@@ -217,7 +220,7 @@ def _topics() -> Iterator[str]:
                         named = named.elt if isinstance(given, ast.Starred) else named
                         yield f"{_called(channel) or ast.unparse(channel)} {_topic(named)}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield from (f"SQL {channel}" for channel in re.findall(r"pg_notify\(\s*'([^']*)'", node.value))
+                yield from (f"SQL {channel}" for channel in _NOTIFIED.findall(node.value))
 
 
 def _topic(literal: ast.expr) -> str:
