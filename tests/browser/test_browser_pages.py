@@ -54,6 +54,7 @@ WHO_MAY = {
     **below(
         "/api/v1/studies/{study}", NOBODY, get="/refine /feeds /requests/{request_id}", post="/feed /refine /infer"
     ),
+    **below("/api/v1/tenants/{tenant}/studies/{study}", NOBODY, post="."),
 }
 """Who may use which route. A route that is not named here fails the test: say who may."""
 
