@@ -51,7 +51,7 @@ class RegisterStudy:
         examples=METRICS,
     )
     hit: str | None = option(
-        "Where numbers are predicted: one that is at most T off is right for gate and meter.",
+        "Where numbers are predicted, as `within:T`: one that is at most T off is right for gate and meter.",
         default=None,
         pattern=r"^within:[0-9.e+-]+$",
         metavar="within:T",
@@ -63,7 +63,7 @@ class RegisterStudy:
         longest=10_000,
     )
     split: str | None = option(
-        "How rows are divided into parts: rows (default), `group:COLUMN` or `time:COLUMN`; with ?part=K/N, part K of N "
+        "How rows are divided into parts: `rows` (default), `group:COLUMN` or `time:COLUMN`; with ?part=K/N, part K of N "
         "of a table.",
         default=None,
         pattern="^(rows|(group|time):.+)$",

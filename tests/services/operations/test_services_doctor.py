@@ -207,7 +207,7 @@ def test_an_old_schema_is_named_with_the_command(database: Any) -> None:
         change(tx, "UPDATE work.alembic_version SET version_num = 'r0000'")
     checks = answer(check_database(database.url("easeml_worker"), "--database"))
     assert (checks["schema"].state, checks["referee"].state) == ("failed", "skipped")
-    assert f"revision 0001, this version needs {schema.REVISION}" in checks["schema"].found
+    assert f"revision r0000, this version needs {schema.REVISION}" in checks["schema"].found
     assert "easeml db upgrade" in checks["schema"].remedy
 
 
