@@ -156,6 +156,10 @@ def attacks(facts: dict[str, str]) -> dict[str, dict[str, Any]]:
         "/use/feed": {"data": {"i0": "1", "label": "0", **key}},
         "/use/switch": {"data": {"to": "off", "row": "0" * 64, **key}},
         "/use/apply": {"data": key},
+        "/tenants/{tenant}/studies/{study}": {
+            "at": "/api/v1/tenants/lab/studies/mine",
+            "json": {"source": facts["upload"], "target": "answer", "task": "classification", "metric": "accuracy"},
+        },
         "/feed": {"at": f"/api/v1{page}/feed", "json": {"pairs": [{"inputs": [0.0] * 30, "label": "0"}]}},
         "/refine": {"at": f"/api/v1{page}/refine", "json": {"apply": True}},
         "/infer": {"at": f"/api/v1{page}/infer", "json": {"inputs": [[0.0] * 30], "model": "best"}},
